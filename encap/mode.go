@@ -74,10 +74,14 @@ type Mode struct {
 	// Automatic means that the outer destination is not configured: a resolve.Mechanism
 	// derives it from the inner packet.
 	Automatic bool
+	// Session means that the other end is a server, with which the tunnel keeps a session: it
+	// grants what the tunnel needs, or learns where this end is. Such a mode has layers that
+	// other modes have, and cannot be an item of a stack.
+	Session bool
 }
 
 // Modes is the table of the modes that can be configured for a tunnel. Those of one or
-// more layers can also be items of a stack.
+// more layers can also be items of a stack, except for those of clients.
 var Modes = []Mode{
 	{Name: "4in6in4", Layers: []Kind{FourInSix, SixInFour}},
 	{Name: "6in4", Layers: []Kind{SixInFour}},
@@ -91,6 +95,11 @@ var Modes = []Mode{
 	{Name: "6in6", Layers: []Kind{SixInSix}},
 	{Name: "gre", Layers: []Kind{GREInFour}},
 	{Name: "gre6", Layers: []Kind{GREInSix}},
+	{Name: "ayiya", Layers: []Kind{SixInFour}, Session: true},
+	{Name: "heartbeat", Layers: []Kind{SixInFour}, Session: true},
+	{Name: "tic", Layers: []Kind{SixInFour}, Session: true},
+	{Name: "tsp", Layers: []Kind{SixInFour}, Session: true},
+	{Name: "json", Layers: []Kind{SixInFour}, Session: true},
 }
 
 // ModeByName finds a mode by its name in the configuration.
@@ -101,6 +110,12 @@ func ModeByName(name string) (Mode, bool) {
 		}
 	}
 	return Mode{}, false
+}
+
+// Over6 returns a mode of one layer with IPv6 as delivery header.
+func (m Mode) Over6() Mode {
+	m.Layers = []Kind{SixInSix}
+	return m
 }
 
 // Needs6 reports whether a layer of the stack is delivered over IPv6.

@@ -83,7 +83,7 @@ type Tunnel struct {
 	FwMark     uint32 // GatewayMark if the file sets none and there is a default route
 	IO         IO
 	Select     string // name of the policy by which a peer uses its paths; "": the default one
-	Update     AddressUpdate
+	Servers
 	Interface
 	Liveness
 	Source Source

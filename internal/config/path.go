@@ -24,7 +24,9 @@ type Path struct {
 	// that prove that it has Secret or a key. Remote is zero then.
 	Listen  bool
 	Secret  Secret
-	Session any // an HTTPS or a WireGuard; nil: the encapsulation has no connections
+	Session any // an HTTPS, WireGuard, AYIYA, TSP or JSON; nil: the encapsulation has no connections
+
+	Waits string // what the path lacks before it can be used; "": nothing
 
 	// Weight is the share of the flows, relative to the other paths; 0: 1. Only some policies
 	// use it.
@@ -56,7 +58,8 @@ type Encapsulation struct {
 	SourcePort string
 	Listen     bool // the peer may come to us
 	Secret     bool // it has a secret; a path needs one to listen
-	Session    any  // preset settings of its connections: an HTTPS or a WireGuard; nil: it has none
+	Session    any  // preset settings of its connections; nil: it has none
+	Mode       bool // it belongs to the mode of the same name, and cannot be chosen for a path
 	// Carries reports whether it can carry the outermost layer of a mode; nil: any.
 	Carries func(outermost encap.Kind) bool
 	// Frame returns the outermost layer of the mode as it is on a path; nil: unchanged.
@@ -74,6 +77,15 @@ var Encapsulations = []Encapsulation{
 	}},
 	{Name: "wireguard", Ports: true, Port: 51820, Listen: true, Session: WireGuard{}, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
 		return inSession(outermost, p, wireGuardExtra)
+	}},
+	{Name: "ayiya", Mode: true, Ports: true, Port: AYIYAPortNumber, Session: AYIYA{Hash: "sha1"}, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
+		return inSession(outermost, p, p.Session.(AYIYA).extra())
+	}},
+	{Name: "tsp", Mode: true, Ports: true, Port: TSPPortNumber, Session: TSP{}, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
+		return inSession(outermost, p, 0)
+	}},
+	{Name: "json", Mode: true, Ports: true, Port: JSONPortNumber, Session: JSON{}, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
+		return inSession(outermost, p, 0)
 	}},
 }
 

@@ -87,6 +87,12 @@ func (p *Path) connections() any {
 		return HTTPSPort{}
 	case WireGuard:
 		return WireGuardPort{s.Private}
+	case AYIYA:
+		return AYIYAPort{}
+	case TSP:
+		return TSPPort{}
+	case JSON:
+		return JSONPort{}
 	}
 	return nil
 }
@@ -116,6 +122,8 @@ func (p *Path) Files() (all []string) {
 		add(s.Certificate, s.Key, s.CA)
 	case WireGuard:
 		add(s.Private.File, s.Preshared.File)
+	default:
+		add(filesOf(s)...)
 	}
 	return all
 }

@@ -32,6 +32,9 @@ func (t *Tunnel) ConnectsTo() (all []uint16) {
 	if port := t.Update.ConnectsTo(); port != 0 {
 		all = append(all, port)
 	}
+	if port := t.Client.ConnectsTo(); port != 0 {
+		all = append(all, port)
+	}
 	for _, p := range t.AllPaths() {
 		if port := p.ConnectsTo(); port != 0 {
 			all = append(all, port)
@@ -45,6 +48,7 @@ func (t *Tunnel) Files() (all []string) {
 	if f := t.Update.Key.File; f != "" {
 		all = append(all, f)
 	}
+	all = append(all, t.Client.Files()...)
 	for _, p := range t.AllPaths() {
 		all = append(all, p.Files()...)
 	}

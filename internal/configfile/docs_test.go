@@ -137,6 +137,9 @@ func TestEachEncapsulationHasAPage(t *testing.T) {
 	pages := manual(t)
 	index := pages["docs/encap/README.md"]
 	for _, e := range config.Encapsulations {
+		if e.Mode {
+			continue
+		}
 		if !slices.ContainsFunc(tableRows(index), func(cell string) bool { return strings.Contains(cell, "`"+e.Name+"`") }) {
 			t.Errorf("docs/encap/README.md has no row for %s", e.Name)
 		}

@@ -98,6 +98,7 @@ func readRemote(six bool) func(*problem.Report, tree.Entry, *draft) {
 		automatic := d.automatic()
 		switch {
 		case d.twice(r, e, pair.remote):
+		case d.Mode.Session: // finishClient reports it
 		case d.Hub:
 			d.refuseOwnRemote(r, e)
 		case d.known() && !d.needs(lacksRemote, version) && automatic != nil && automatic.kind.Over() == version:

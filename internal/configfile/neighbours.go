@@ -92,7 +92,7 @@ func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local
 			if f.Ports.Exact {
 				w.from = f.Ports.Remote
 			}
-			if w.remote == (config.Host{}) {
+			if w.remote == (config.Host{}) || path.Session != nil && path.LocalPort == 0 {
 				continue
 			}
 			w.remote.Name = strings.ToLower(strings.TrimSuffix(w.remote.Name, "."))

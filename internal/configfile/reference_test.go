@@ -59,6 +59,14 @@ func bare(k keys.Key) string {
 		tunnel += "mode = \"6rd\"\nprefix = \"2001:db8::/32\"\n"
 	case strings.Contains(k.Modes, "isatap"):
 		tunnel += "mode = \"isatap\"\nrouters = [\"192.0.2.7\"]\n"
+	case strings.Contains(k.Modes, "`ayiya`"):
+		tunnel += "mode = \"ayiya\"\nserver = \"192.0.2.2\"\nidentity = \"2001:db8::2\"\npassword_file = \"/password\"\n"
+	case strings.Contains(k.Modes, "`tic`"):
+		tunnel += "mode = \"tic\"\nserver = \"192.0.2.2\"\nuser = \"a\"\npassword_file = \"/password\"\n"
+	case strings.Contains(k.Modes, "`tsp`"):
+		tunnel += "mode = \"tsp\"\nserver = \"192.0.2.2\"\n"
+	case strings.Contains(k.Modes, "`json`"):
+		tunnel += "mode = \"json\"\nserver = \"192.0.2.2\"\nid = \"a\"\n"
 	case strings.Contains(k.Modes, "6over4"):
 		tunnel += "mode = \"6over4\"\n"
 	default:

@@ -57,7 +57,7 @@ type item struct {
 
 var itemKeys = append([]tree.Key[*item]{
 	{Name: "mode", Read: func(r *problem.Report, e tree.Entry, i *item) {
-		if w, ok := value.WordLike(r, e, keys.ModeSynonyms, keys.Modes(keys.AnyMode)...); ok {
+		if w, ok := value.WordLike(r, e, keys.ModeSynonyms, keys.Modes(keys.CanBeItem)...); ok {
 			i.mode, _ = encap.ModeByName(w)
 		}
 	}},
@@ -119,17 +119,18 @@ func readItem(r *problem.Report, v *tree.Value) item {
 	switch v.Kind {
 	case tree.String:
 		var ok bool
-		if it.mode, ok = encap.ModeByName(v.Text); !ok {
+		if it.mode, ok = encap.ModeByName(v.Text); !ok || it.mode.Session {
+			it.mode = encap.Mode{}
 			guess := ""
-			if word := tree.Suggestion(v.Text, keys.Modes(keys.AnyMode), keys.ModeSynonyms); word != "" {
+			if word := tree.Suggestion(v.Text, keys.Modes(keys.CanBeItem), keys.ModeSynonyms); word != "" {
 				guess = ": did you mean " + problem.Quote(word) + "?"
 			}
-			r.Add(v.At, "stack has %s: it must have %s%s", problem.Quote(v.Text), problem.Alternatives(problem.QuoteAll(keys.Modes(keys.AnyMode))), guess)
+			r.Add(v.At, "stack has %s: it must have %s%s", problem.Quote(v.Text), problem.Alternatives(problem.QuoteAll(keys.Modes(keys.CanBeItem))), guess)
 		}
 	case tree.Table:
 		s := keys.Read(r, "a table of stack", v, itemKeys, &it)
 		if !s.Set["mode"] {
-			r.Add(v.At, "mode is missing in a table of stack: set it to %s", problem.Alternatives(problem.QuoteAll(keys.Modes(keys.AnyMode))))
+			r.Add(v.At, "mode is missing in a table of stack: set it to %s", problem.Alternatives(problem.QuoteAll(keys.Modes(keys.CanBeItem))))
 		}
 		if len(it.mode.Layers) > 1 {
 			r.Add(v.At, "stack has mode %s in a table, which is %d layers: write a table for each of them", problem.Quote(it.mode.Name), len(it.mode.Layers))
@@ -181,7 +182,7 @@ func checkStack(r *problem.Report, e tree.Entry, d *draft) {
 		}
 		if makes := l.kind.Over(); !next.kind.Carries(makes) {
 			r.Add(next.at, "stack: %s carries IPv%d, but %s makes IPv%d packets: put %s there", problem.Quote(next.mode), 10-makes, problem.Quote(l.mode), makes,
-				problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return !m.Automatic && m.Layers[0].Carries(makes) }))))
+				problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return !m.Automatic && !m.Session && m.Layers[0].Carries(makes) }))))
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sixfour/encap"
 	"sixfour/encap/framing"
 	"sixfour/internal/config"
+	"sixfour/internal/config/client"
 	"sixfour/internal/config/keys"
 	"sixfour/internal/config/mechanism"
 	"sixfour/internal/config/problem"
@@ -29,6 +30,7 @@ type draft struct {
 	dsLite              bool
 	probe               netip.Addr
 	mechanism           mechanism.Reading // for an automatic tunnel
+	client              client.Reading    // for a mode with a session
 }
 
 // tunnelKeys are the keys of a [[tunnel]]. The valid values depend on the mode, and
@@ -37,6 +39,7 @@ var tunnelKeys = slices.Concat([]tree.Key[*draft]{
 	{Name: "mode", Read: readMode},
 	{Name: "stack", Read: readStack},
 	{Name: "name", Read: readName},
+}, clientKeys(true), []tree.Key[*draft]{
 	{Name: "path", Read: readTunnelPaths},
 	{Name: "local", Read: readLocal(false)},
 	{Name: "remote", Read: readRemote(false)},
@@ -67,7 +70,7 @@ var tunnelKeys = slices.Concat([]tree.Key[*draft]{
 	func(d *draft) bool { return !d.known() || d.has(func(l layerDraft) bool { return isGRE(l.kind) }) },
 	(*draft).what,
 	func(d *draft) *framing.GRE { return &d.gre },
-), mechanismKeys(), []tree.Key[*draft]{
+), mechanismKeys(), clientKeys(false), []tree.Key[*draft]{
 	{Name: "peer", Read: readPeers},
 	{Name: "mtu", Read: readMTU},
 }, selectKeys(), updateKeys)
@@ -94,6 +97,7 @@ func readTunnel(r *problem.Report, t *tree.Value) *draft {
 	_, d.Hub = t.Table["peer"]
 	before := r.Found
 	d.state = keys.Read(r, "[[tunnel]]", t, tunnelKeys, d)
+	d.finishClient(r)
 	d.finish(r)
 	d.checkMissing(r)
 	d.checkPairs(r)

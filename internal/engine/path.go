@@ -144,7 +144,7 @@ func (e *Engine) findWire(p *path, answer netcfg.Answer) (next *datapath.Wire, w
 		return nil, waiting
 	case t.Link != nil && t.IsDown(): // it neither sends nor accepts packets
 		return nil, fmt.Sprintf("its interface, which is down: ip link set %s up", t.cfg.Name)
-	case apart != "" && (p.spec().Listen || way == ""):
+	case apart != "" && (p.spec().Listen || p.spec().Waits != "" || way == ""):
 		return nil, apart
 	case way != "":
 		return nil, way

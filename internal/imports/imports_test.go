@@ -51,9 +51,10 @@ var rules = map[string][]string{
 	"sixfour/internal/config/tree":      {"sixfour/internal/config/problem", "sixfour/internal/text"},
 	"sixfour/internal/config/value":     {"sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree"},
 	"sixfour/internal/config/mechanism": {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/text"},
+	"sixfour/internal/config/client":    {"sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/config/value"},
 	"sixfour/internal/config/keys":      {"sixfour/encap", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/selection"},
 	"sixfour/internal/config/section":   {"sixfour/encap", "sixfour/internal/config", "sixfour/internal/config/keys", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/config/value"},
-	"sixfour/internal/configfile":       {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/keys", "sixfour/internal/config/mechanism", "sixfour/internal/config/problem", "sixfour/internal/config/section", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/selection", "sixfour/internal/trusted"},
+	"sixfour/internal/configfile":       {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/resolve", "sixfour/internal/config", "sixfour/internal/config/client", "sixfour/internal/config/keys", "sixfour/internal/config/mechanism", "sixfour/internal/config/problem", "sixfour/internal/config/section", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/selection", "sixfour/internal/trusted"},
 
 	"sixfour/transport/wireguard": {"sixfour/encap/header", "sixfour/transport"},
 

@@ -60,8 +60,13 @@ func (p *Path) String() string {
 	return p.name
 }
 
+// Session returns the settings of the path's connections, as config.Path has them.
+func (p *Path) Session() any { return p.of.Session }
+
 // Needs reports whether a path with a configuration needs a Path.
-func Needs(p *config.Path) bool { return p.Listen || p.Session != nil || p.Secret.File != "" }
+func Needs(p *config.Path) bool {
+	return p.Listen || p.Session != nil || p.Secret.File != "" || p.Waits != ""
+}
 
 // anyPort returns one of the dynamic ports (RFC 6335 section 6).
 func anyPort() uint16 { return 49152 + uint16(rand.N(1<<14)) }
@@ -140,10 +145,11 @@ func (p *Path) Port(shards int) (k ports.Key, n ports.Need, ok bool) {
 // Config returns the configuration of the path, with the port at which the peer is, or what
 // the path waits for.
 func (p *Path) Config() (of *config.Path, waiting string) {
-	if !p.learns() {
-		return &p.of, ""
-	}
 	switch {
+	case p.of.Waits != "":
+		return nil, p.of.Waits
+	case !p.learns():
+		return &p.of, ""
 	case p.wrong != nil:
 		return nil, "usable settings of its connections: " + p.wrong.Error()
 	case p.at.IsValid():

@@ -184,6 +184,10 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 		if path := rawPath(t); path != nil && s.noRaw {
 			problems = append(problems, t.PathProblem(path, "the packets need raw sockets, and the daemon was started without CAP_NET_RAW: restart it with CAP_NET_RAW"))
 		}
+		if right := s.lacksFor(t.Client.Files(), t.Client.ConnectsTo()); right != "" {
+			problems = append(problems, t.Problem("server", "server: the daemon has given up the right to %s: restart it", right))
+			continue
+		}
 		for _, path := range t.AllPaths() {
 			if right := s.lacksFor(path.Files(), path.ConnectsTo()); right != "" {
 				problems = append(problems, t.PathProblem(path, "encap: the daemon has given up the right to %s: restart it", right))

@@ -19,11 +19,14 @@ func Modes(holds func(encap.Mode) bool) []string {
 // AnyMode returns true.
 func AnyMode(encap.Mode) bool { return true }
 
-// Encapsulations returns the names of the encapsulations of paths for which holds returns
-// true.
+// CanBeItem reports whether a mode can be an item of a stack.
+func CanBeItem(m encap.Mode) bool { return !m.Session }
+
+// Encapsulations returns the names of the encapsulations that can be chosen for paths and for
+// which holds returns true.
 func Encapsulations(holds func(config.Encapsulation) bool) (names []string) {
 	for _, e := range config.Encapsulations {
-		if holds(e) {
+		if !e.Mode && holds(e) {
 			names = append(names, e.Name)
 		}
 	}

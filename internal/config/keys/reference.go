@@ -159,8 +159,8 @@ var reference = slices.Concat([]Key{
 	{Table: TableTunnel, Name: "name", Values: "at most 15 bytes", Needed: "always", Meaning: "name of the interface"},
 	{Table: TableTunnel, Name: "mode", Values: markedUp(Modes(AnyMode)), Needed: "without `stack`", Meaning: "[which headers the tunnel adds](modes/README.md)"},
 	{Table: TableTunnel, Name: "stack", Values: "an array of modes, innermost first, each a name or a table of `mode`, `local`, `remote`, `key`, `checksum`, `sequence`", Needed: "without `mode`", Meaning: "several layers, [one inside the other](modes/stack.md)"},
-	{Table: TableTunnel, Name: "local", Values: "an address, `auto`", Needed: "always", Meaning: "this end's outer address; `auto`: the address that routing would choose, also after it changes; a link-local address is written with its interface, as fe80::1%eth0"},
-	{Table: TableTunnel, Name: "remote", Values: "an address or a DNS name", Needed: "in configured modes without `[[tunnel.peer]]`", Meaning: "the other end's outer address; a name is looked up again from time to time; a link-local address is written with its interface, as fe80::2%eth0"},
+	{Table: TableTunnel, Name: "local", Values: "an address, `auto`", Needed: "except with `server`", Meaning: "this end's outer address; with `server` left out: `auto`; `auto`: the address that routing would choose, also after it changes; a link-local address is written with its interface, as fe80::1%eth0"},
+	{Table: TableTunnel, Name: "remote", Values: "an address or a DNS name", Needed: "in configured modes without `server` and `[[tunnel.peer]]`", Meaning: "the other end's outer address; a name is looked up again from time to time; a link-local address is written with its interface, as fe80::2%eth0"},
 	{Table: TableTunnel, Modes: overIPv6, Name: "local6", Values: "an IPv6 address", Needed: "in `4in6in4` and stacks like it", Meaning: "this end's address in the IPv6 layer"},
 	{Table: TableTunnel, Modes: overIPv6, Name: "remote6", Values: "an IPv6 address", Needed: "in `4in6in4` and stacks like it", Meaning: "the other end's address in the IPv6 layer"},
 	{Table: TableTunnel, Name: "address", Values: "addresses with prefix lengths", Default: "[]", Meaning: "addresses of the interface"},
@@ -212,7 +212,7 @@ var reference = slices.Concat([]Key{
 	{Table: TableTunnel, Modes: "`isatap`", Name: "routers", Values: "IPv4 addresses or names", Needed: "at a host", Meaning: "the routers of the site (potential router list)"},
 	{Table: TableTunnel, Modes: "`isatap`", Name: "router", Values: "true, false", Default: "false", Meaning: "whether this end is a router"},
 	{Table: TableTunnel, Modes: "`6over4`", Name: "scope", Values: "192 to 195", Default: "192", Meaning: "second byte of the IPv4 groups (RFC 2365)"},
-}, PathReference(TablePath, "that of the tunnel"), []Key{
+}, clientReference(), PathReference(TablePath, "that of the tunnel"), []Key{
 	{Table: TablePeer, Name: "name", Values: "at most 63 bytes without white space", Needed: "always", Meaning: "name of the peer in status, metrics and log"},
 	{Table: TablePeer, Name: "remote", Values: "an address or a DNS name", Needed: "always", Meaning: "the peer's outer address"},
 	{Table: TablePeer, Name: "remote6", Values: "an IPv6 address", Needed: "in `4in6in4` and stacks like it", Meaning: "the peer's address in the IPv6 layer"},

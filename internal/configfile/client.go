@@ -1,0 +1,90 @@
+package configfile
+
+import (
+	"net/netip"
+	"slices"
+
+	"sixfour/encap"
+	"sixfour/internal/config"
+	"sixfour/internal/config/client"
+	"sixfour/internal/config/problem"
+	"sixfour/internal/config/tree"
+)
+
+// clientKeys returns the keys of all modes with a session: server, which decides about the IP
+// version of local, or all others.
+func clientKeys(server bool) (rows []tree.Key[*draft]) {
+	var names []string
+	for _, m := range client.Rows {
+		names = append(names, m.Keys...)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if server == (name == "server") {
+			rows = append(rows, tree.Key[*draft]{Name: name, Read: readClientKey})
+		}
+	}
+	return rows
+}
+
+// readClientKey reads a key that only some of the modes with a session have.
+func readClientKey(r *problem.Report, e tree.Entry, d *draft) {
+	row := client.ByMode(d.Mode.Name)
+	switch {
+	case row != nil && slices.Contains(row.Keys, e.Name):
+		if d.client.Read == nil {
+			d.client = row.Begin()
+		}
+		d.client.Read(e.Name, r, e)
+		if a, err := netip.ParseAddrPort(e.Text); e.Name == "server" && d.Mode.Name != "tic" && (isIPv6(e.Text) || err == nil && a.Addr().Is6()) {
+			d.Mode = d.Mode.Over6()
+			d.layers[0].kind = d.Mode.Layers[0]
+		}
+	case d.known():
+		r.Add(e.KeyAt, "%s contradicts %s, which has no such key: leave it out, or choose mode %s", e.Name, d.what(), problem.Alternatives(problem.QuoteAll(client.With(e.Name))))
+	}
+}
+
+func isIPv6(text string) bool {
+	a, err := netip.ParseAddr(text)
+	return err == nil && a.Is6()
+}
+
+// finishClient sets the path to the server and what the mode implies.
+func (d *draft) finishClient(r *problem.Report) {
+	row := client.ByMode(d.Mode.Name)
+	if row == nil {
+		return
+	}
+	if d.client.Finish == nil {
+		d.client = row.Begin()
+	}
+	d.Client = d.client.Finish(r, &client.Tunnel{State: d.state, Header: d.Source.Header, Values: d.Source.Keys})
+	for _, name := range []string{"remote", "path", "peer"} {
+		if at, given := d.Source.Keys[name]; given && d.known() {
+			r.Add(at, "%s contradicts %s, whose only path leads to server: leave it out", name, d.what())
+		}
+	}
+	pair := d.pair(d.layers[0].kind.Over())
+	path := d.Client.Path()
+	pair.remote = end{Host: path.Remote, key: "server", at: d.at("server"), readable: true}
+	if pair.local.key == "" {
+		pair.local = end{key: "local", at: d.Source.Header, readable: true}
+	}
+	e := slices.IndexFunc(config.Encapsulations, func(e config.Encapsulation) bool { return e.Name == path.Encap })
+	d.paths, d.peers, d.Hub = []*pathDraft{{Path: path, encapsulation: &config.Encapsulations[e], in: d}}, nil, false
+	if d.Mode.Name == "json" && !d.state.Set["mtu"] {
+		d.MTU = encap.MinTunnelMTU6 // old servers take one read for one packet
+	}
+	if a := d.Client.Identity(); a.IsValid() && !d.state.Set["address"] {
+		d.Address, d.addressAt = []netip.Prefix{netip.PrefixFrom(a, 64)}, []problem.Pos{d.at("identity")}
+	}
+}
+
+// at returns the position of a key's value, or of the table if it does not have the key.
+func (d *draft) at(name string) problem.Pos {
+	if at, ok := d.Source.Keys[name]; ok {
+		return at
+	}
+	return d.Source.Header
+}
