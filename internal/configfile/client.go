@@ -59,7 +59,7 @@ func (d *draft) finishClient(r *problem.Report) {
 	if d.client.Finish == nil {
 		d.client = row.Begin()
 	}
-	d.Client = d.client.Finish(r, &client.Tunnel{State: d.state, Header: d.Source.Header, Values: d.Source.Keys})
+	d.Client = d.client.Finish(r, d.clientTunnel())
 	for _, name := range []string{"remote", "path", "peer"} {
 		if at, given := d.Source.Keys[name]; given && d.known() {
 			r.Add(at, "%s contradicts %s, whose only path leads to server: leave it out", name, d.what())
@@ -79,6 +79,11 @@ func (d *draft) finishClient(r *problem.Report) {
 	if a := d.Client.Identity(); a.IsValid() && !d.state.Set["address"] {
 		d.Address, d.addressAt = []netip.Prefix{netip.PrefixFrom(a, 64)}, []problem.Pos{d.at("identity")}
 	}
+}
+
+// clientTunnel returns what is known of the tunnel.
+func (d *draft) clientTunnel() *client.Tunnel {
+	return &client.Tunnel{State: d.state, Header: d.Source.Header, Values: d.Source.Keys}
 }
 
 // at returns the position of a key's value, or of the table if it does not have the key.

@@ -2,97 +2,25 @@ package configfile
 
 import (
 	"net/netip"
-	"net/url"
 	"slices"
-	"strconv"
-	"strings"
 
-	"sixfour/internal/config"
+	"sixfour/internal/config/client"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
-	"sixfour/internal/config/value"
 )
 
-// updateKeys are the keys for reporting the outer address to a broker. Those after the first
-// one belong to it, and it needs them.
-var updateKeys = []tree.Key[*draft]{
-	{Name: "update_url", Read: readUpdateURL},
-	{Name: "update_user", Read: updateText("the user of the account at the broker", ":", func(u *config.AddressUpdate) *string { return &u.User })},
-	{Name: "update_key_file", Read: func(r *problem.Report, e tree.Entry, d *draft) {
-		if s, ok := value.Secret(r, e, 1); ok {
-			d.Update.Key = s
-		}
-	}},
-	{Name: "update_host", Read: updateText("what has the address: a name, or the number of the tunnel at the broker", "", func(u *config.AddressUpdate) *string { return &u.Host })},
-}
+// updateKeys are the keys for reporting the outer address to a broker.
+var updateKeys = newUpdateKeys()
 
-// updateNeeds says to what the keys that update_url needs are to be set.
-var updateNeeds = map[string]string{
-	"update_user":     "the user of the account at the broker",
-	"update_key_file": "a file with the update key that the broker shows, or with the password",
-	"update_host":     "the number of the tunnel at the broker, or the name that is to have the address",
-}
-
-func readUpdateURL(r *problem.Report, e tree.Entry, d *draft) {
-	const want = `a URL with https, such as "https://broker.example/nic/update"`
-	s, ok := value.String(r, e, want)
-	if !ok {
-		return
+func newUpdateKeys() (rows []tree.Key[*draft]) {
+	for _, k := range client.UpdateKeys {
+		rows = append(rows, tree.Key[*draft]{Name: k.Name, Read: func(r *problem.Report, e tree.Entry, d *draft) { k.Read(r, e, &d.Update) }})
 	}
-	u, err := url.Parse(s)
-	switch {
-	case err == nil && u.User != nil:
-		r.Add(e.At, "update_url has a user or a password in it: write them in update_user and in update_key_file") // not shown
-	case err == nil && u.Scheme == "http":
-		r.Add(e.At, "update_url is %s, which sends the key without encryption: it must be %s", problem.Quote(s), want)
-	case err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" || !isPort(u.Port()):
-		value.Refuse(r, e, want)
-	default:
-		d.Update.URL = s
-	}
+	return rows
 }
-
-// isPort reports whether a text is the number of a port, or empty.
-func isPort(s string) bool {
-	n, err := strconv.ParseUint(s, 10, 16)
-	return s == "" || err == nil && n > 0
-}
-
-// updateText is for a text without white space, control characters, and some others.
-func updateText(want, without string, field func(*config.AddressUpdate) *string) func(*problem.Report, tree.Entry, *draft) {
-	return func(r *problem.Report, e tree.Entry, d *draft) {
-		s, ok := value.String(r, e, want)
-		switch {
-		case !ok:
-		case s == "" || len(s) > maxUpdateText || strings.ContainsAny(s, without) || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f }):
-			value.Refuse(r, e, want)
-		default:
-			*field(&d.Update) = s
-		}
-	}
-}
-
-// maxUpdateText is the length of the longest domain name, in bytes.
-const maxUpdateText = 255
 
 // checkUpdate reports what reporting the address lacks, and what contradicts it.
 func (d *draft) checkUpdate(r *problem.Report) {
-	if !d.state.Set["update_url"] {
-		for _, k := range updateKeys[1:] {
-			if d.state.Set[k.Name] {
-				r.Add(d.Source.Keys[k.Name], "%s has no effect without update_url: set that, or leave %[1]s out", k.Name)
-			}
-		}
-		return
-	}
-	at := d.Source.Keys["update_url"]
-	for _, k := range updateKeys[1:] {
-		if !d.state.Set[k.Name] {
-			r.Add(at, "update_url needs %s: set it to %s", k.Name, updateNeeds[k.Name])
-		}
-	}
 	isAuto := func(local netip.Addr) bool { return !local.IsValid() } // or it has a problem of its own
-	if len(d.Peers) > 0 && !slices.ContainsFunc(d.Locals(), isAuto) {
-		r.Add(at, `update_url contradicts local, an address that does not change: leave it out, or set local to "auto"`)
-	}
+	client.CheckUpdate(r, d.clientTunnel(), len(d.Peers) == 0 || slices.ContainsFunc(d.Locals(), isAuto))
 }

@@ -1,5 +1,5 @@
-// Package client has the modes whose other end is a server with which the tunnel keeps a
-// session: the keys of each, and the settings that are made from their values.
+// Package client has the keys of tunnels that deal with a tunnel broker: those of the modes whose
+// other end is a server with which the tunnel keeps a session, and of reporting the outer address.
 package client
 
 import (
