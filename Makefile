@@ -48,8 +48,7 @@ test: ## every test but the interop ones; needs root for namespaces and TUN devi
 	$(GO) test -count=1 -timeout 20m ./...
 
 check: test ## all tests, as CI runs them
-	$(MAKE) -j2 --output-sync race interop
-	$(MAKE) cross
+	$(MAKE) -j2 --output-sync race interop cross
 
 # Those in which no code of the daemon runs beside another, or the same as in other tests.
 NO_RACE    := packaging|differential|manual|imports|peers
