@@ -1,7 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"net/netip"
+	"reflect"
+	"slices"
 
 	"sixfour/encap"
 	"sixfour/internal/config/problem"
@@ -11,6 +14,7 @@ import (
 // protocols.
 type Broker struct {
 	Interface string // "": there is no broker
+	Name      string // of this server, among those with the same store; "": the host's
 	MTU       encap.TunnelMTU
 	Store     BrokerStore
 	Pool      []netip.Prefix // masked
@@ -21,8 +25,7 @@ type Broker struct {
 	NDPProxy                      string       // an interface; "": none
 	Open                          bool         // unknown clients get leases, too
 	Listen                        []BrokerListener
-	At                            problem.Pos // of the table
-	File                          string
+	Source                        Source // of the table; Keys are those of its values
 }
 
 // BrokerStore is where accounts and leases are.
@@ -43,6 +46,49 @@ type BrokerListener struct {
 	At               problem.Pos
 }
 
+// BrokerProtocol is a protocol of a broker's clients.
+type BrokerProtocol struct {
+	Name     string
+	Port     uint16 // the protocol's own
+	TLS      bool   // it can be encrypted
+	Endpoint bool   // its clients have an address in Broker.Endpoints
+	UDP, TCP bool
+	// Address says what is wrong with an address to listen at; nil: any is right.
+	Address func(netip.Addr) string
+}
+
+// BrokerProtocols are all protocols of clients.
+var BrokerProtocols = []BrokerProtocol{
+	{Name: "json", Port: 14629, TLS: true, TCP: true},
+	{Name: "ayiya", Port: 5072, Endpoint: true, UDP: true},
+	{Name: "heartbeat", Port: 3740, Endpoint: true, UDP: true, Address: func(a netip.Addr) string {
+		switch {
+		case !a.Is4():
+			return "the packets of these clients are protocol 41 of IPv4: write an IPv4 address"
+		case a.IsUnspecified():
+			return "the packets of these clients need the address from which answers come: write this host's"
+		}
+		return ""
+	}},
+	{Name: "tic", Port: 3874, TLS: true, Endpoint: true, TCP: true},
+	{Name: "tsp", Port: 3653, Endpoint: true, UDP: true, TCP: true, Address: func(a netip.Addr) string {
+		if !a.Is4() {
+			return "the protocol's tunnels are over IPv4: write an IPv4 address"
+		}
+		return ""
+	}},
+}
+
+// BrokerProtocolByName returns a protocol by its name.
+func BrokerProtocolByName(name string) (BrokerProtocol, bool) {
+	for _, p := range BrokerProtocols {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return BrokerProtocol{}, false
+}
+
 // BrokerMode is the name of the mode of the tunnel for all clients. The configuration cannot
 // choose it for others.
 const BrokerMode = "broker"
@@ -57,6 +103,51 @@ func (b *Broker) Networks() []netip.Prefix {
 	all := append([]netip.Prefix(nil), b.Pool...)
 	if b.Endpoints.IsValid() {
 		all = append(all, b.Endpoints)
+	}
+	return all
+}
+
+// Equal reports whether two configurations of a broker are equivalent.
+func (b *Broker) Equal(o *Broker) bool { return reflect.DeepEqual(b.plain(), o.plain()) }
+
+// SameBase reports whether what cannot change while the broker runs is the same: the interface,
+// the store, and the name of the server.
+func (b *Broker) SameBase(o *Broker) bool {
+	return b.Interface == o.Interface && b.Name == o.Name && reflect.DeepEqual(b.Store, o.Store)
+}
+
+// plain returns the configuration without positions in a file.
+func (b *Broker) plain() Broker {
+	c := *b
+	c.Source, c.Listen = Source{}, slices.Clone(b.Listen)
+	for i := range c.Listen {
+		c.Listen[i].At = problem.Pos{}
+	}
+	return c
+}
+
+// Problem returns a problem at the position of a key's value, or of the table's header if it
+// does not have the key.
+func (b *Broker) Problem(key, format string, args ...any) problem.Problem {
+	t := Tunnel{Source: b.Source}
+	return t.Problem(key, format, args...)
+}
+
+// ListenerProblem is Problem at the position of a listener.
+func (b *Broker) ListenerProblem(l *BrokerListener, format string, args ...any) problem.Problem {
+	return (&Tunnel{Source: Source{File: b.Source.File, Header: cmp.Or(l.At, b.Source.Header)}}).Problem("", format, args...)
+}
+
+// Files returns the files of the broker's configuration, except for the store's database.
+func (b *Broker) Files() (all []string) {
+	files := []string{b.Store.CA, b.Store.Cert, b.Store.Key}
+	for _, l := range b.Listen {
+		files = append(files, l.Certificate, l.Key)
+	}
+	for _, f := range files {
+		if f != "" {
+			all = append(all, f)
+		}
 	}
 	return all
 }

@@ -136,6 +136,10 @@ var defaultLiveness = config.Liveness{Keepalive: 25 * time.Second, DeadAfter: 5}
 
 // forget removes the positions, which tests of values do not compare.
 func forget(c *config.Config) {
+	c.Broker.Source = config.Source{}
+	for i := range c.Broker.Listen {
+		c.Broker.Listen[i].At = problem.Pos{}
+	}
 	for i := range c.Tunnels {
 		t := &c.Tunnels[i]
 		t.Source = config.Source{}

@@ -5,6 +5,7 @@ import (
 
 	"sixfour/internal/config"
 	"sixfour/internal/config/keys"
+	"sixfour/internal/config/mechanism"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/section"
 	"sixfour/internal/config/tree"
@@ -45,8 +46,11 @@ func readFile(r *problem.Report, root *tree.Value) *config.Config {
 			})
 		}
 	}
-	if !s.Set["tunnel"] {
+	if !s.Set["tunnel"] && !s.Set["broker"] {
 		r.Add(root.At, "there is no tunnel: add one, which begins with [[tunnel]]")
+	}
+	if c.Broker.Interface != "" {
+		c.Tunnels = append(c.Tunnels, mechanism.BrokerTunnel(&c.Broker, nil, nil))
 	}
 	done := c.Config // a pointer into c would keep the drafts in memory
 	return &done

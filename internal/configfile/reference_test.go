@@ -75,6 +75,10 @@ func bare(k keys.Key) string {
 	switch k.Table {
 	case keys.TableTunnel:
 		return tunnel
+	case keys.TableBroker:
+		return "[[broker.listen]]\nprotocol = \"json\"\naddress = \"192.0.2.1\"\n[broker]\npool = [\"2001:db8:100::/40\"]\n"
+	case keys.TableBrokerListen:
+		return "[broker]\npool = [\"2001:db8:100::/40\"]\n[[broker.listen]]\nprotocol = \"json\"\naddress = \"192.0.2.1\"\n"
 	case keys.TablePeerPath:
 		tunnel = "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"192.0.2.1\"\n" + peer("b", "192.0.2.2", "10.0.0.2/32")
 	}

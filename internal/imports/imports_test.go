@@ -30,7 +30,7 @@ var rules = map[string][]string{
 	"sixfour/tun":                 {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/wait"},
 	"sixfour/transport/filter":    {"sixfour/encap/header"},
 	"sixfour/transport":           {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport/filter", "sixfour/transport/wait"},
-	"sixfour/transport/access":    {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve", "sixfour/transport"},
+	"sixfour/transport/access":    {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve", "sixfour/transport", "sixfour/transport/queue"},
 	"sixfour/transport/ayiya":     {"sixfour/encap/ayiya", "sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport", "sixfour/transport/access"},
 	"sixfour/transport/datagrams": {"sixfour/encap/header", "sixfour/transport"},
 	"sixfour/transport/tsp":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/tsp", "sixfour/transport", "sixfour/transport/access"},

@@ -1,12 +1,14 @@
 package access
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"sync/atomic"
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
+	"sixfour/transport/queue"
 )
 
 // Clients are the clients that are attached, and the port at which their packets arrive.
@@ -24,6 +26,7 @@ type Attached struct {
 	clients *Clients
 	entry   *resolve.TableClient
 	link    Link
+	outer   header.Outer // of its packets
 	Sent    Count // to the client
 	Got     Count // from the client, refused packets included
 }
@@ -45,6 +48,9 @@ func (c *Clients) Attach(prefix netip.Prefix, endpoint netip.Addr, link Link) (*
 	if err != nil {
 		return nil, err
 	}
+	var from [4]byte
+	binary.BigEndian.PutUint32(from[:], a.entry.Handle)
+	a.outer = header.Outer{From: netip.AddrPortFrom(netip.AddrFrom4(from), LocalPort), At: netip.AddrPortFrom(resolve.ClientLocal, LocalPort), TTL: 64}
 	return a, nil
 }
 
@@ -65,11 +71,11 @@ func (a *Attached) Receive(packet []byte) drop.Reason {
 	if p == nil {
 		return drop.InterfaceDown
 	}
-	r := a.entry.Sends(packet)
-	if !p.in.put(a.entry.Handle, packet) && r == drop.None {
-		r = drop.NoRoom
-	}
-	return r
+	pkt := queue.New(len(packet))
+	copy(pkt.B, packet)
+	pkt.Outer = a.outer
+	p.in.Put(pkt)
+	return a.entry.Sends(packet)
 }
 
 // find returns the client with a handle; nil: it has left.

@@ -5,15 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap/header"
-	"sixfour/encap/resolve"
 	"sixfour/transport"
+	"sixfour/transport/queue"
 )
 
 // LocalPort is the port, of UDP, of a broker's own end in the headers of packets.
@@ -25,14 +23,12 @@ const LocalPort = 1
 // servers of the protocols have them.
 type Port struct {
 	clients *Clients
-	in      inbox
-	taken   [transport.BatchSize]*packet // by the goroutine that receives
+	in      *queue.Inbox
 }
 
 // Listen opens the port, of which there can be one at a time.
 func (c *Clients) Listen() (transport.Port, error) {
-	p := &Port{clients: c}
-	p.in.filled.L = &p.in.mu
+	p := &Port{clients: c, in: queue.NewInbox()}
 	if !c.port.CompareAndSwap(nil, p) {
 		return nil, fmt.Errorf("the port of the broker's clients is open already: %w", unix.EADDRINUSE)
 	}
@@ -41,36 +37,14 @@ func (c *Clients) Listen() (transport.Port, error) {
 
 // Receive implements transport.Receiver.
 func (p *Port) Receive(bufs [][]byte, meta []transport.Meta) (int, error) {
-	n, err := p.in.take(p.taken[:min(len(p.taken), len(bufs), len(meta))])
-	if err != nil {
-		return 0, err
-	}
-	outer := header.Outer{At: netip.AddrPortFrom(resolve.ClientLocal, LocalPort), TTL: 64}
-	for i, pkt := range p.taken[:n] {
-		var from [4]byte
-		binary.BigEndian.PutUint32(from[:], pkt.handle)
-		outer.From = netip.AddrPortFrom(netip.AddrFrom4(from), LocalPort)
-		meta[i] = transport.Meta{Segment: transport.Single}
-		if size := headers + len(pkt.b); size <= len(bufs[i]) && size <= transport.MaxPacket {
-			header.PutHeaders(bufs[i][:size], &outer)
-			copy(bufs[i][headers:], pkt.b)
-			meta[i].Size = size
-		}
-		pkt.free()
-		p.taken[i] = nil
-	}
-	return n, nil
+	return p.in.Receive(bufs, meta)
 }
 
 const headers = header.IPv4Len + header.UDPLen
 
 // Lost returns how many packets of clients were dropped because Receive was not called soon
 // enough.
-func (p *Port) Lost() (n uint32, ok bool) {
-	p.in.mu.Lock()
-	defer p.in.mu.Unlock()
-	return p.in.lost, true
-}
+func (p *Port) Lost() (n uint32, ok bool) { return p.in.Lost(), true }
 
 // KernelHeaders returns 0.
 func (p *Port) KernelHeaders() int { return 0 }
@@ -84,7 +58,7 @@ func (p *Port) SetPeers([]transport.SessionPeer) error { return nil }
 // Close ends Receive. The clients stay attached.
 func (p *Port) Close() error {
 	p.clients.port.CompareAndSwap(p, nil)
-	p.in.close()
+	p.in.Close()
 	return nil
 }
 
@@ -148,91 +122,4 @@ func (s *sender) SendOne(pkt []byte) error {
 func (s *sender) Close() error {
 	s.closed.Store(true)
 	return nil
-}
-
-// packet is a packet that waits for Receive. Its memory is used again.
-type packet struct {
-	b, mem []byte
-	handle uint32
-}
-
-var packets = sync.Pool{New: func() any { return &packet{mem: make([]byte, 2048)} }}
-
-func (p *packet) free() {
-	p.b = nil
-	packets.Put(p)
-}
-
-// maxInbox is how many packets may wait for Receive.
-const maxInbox = 4096
-
-// inbox has the packets that wait for Receive.
-type inbox struct {
-	mu     sync.Mutex
-	filled sync.Cond // with mu
-	ring   [maxInbox]*packet
-	head   int
-	n      int
-	lost   uint32
-	closed bool
-}
-
-// put takes a copy of a packet. It returns false if there is no room.
-func (in *inbox) put(handle uint32, b []byte) bool {
-	p := packets.Get().(*packet)
-	if p.handle = handle; len(b) <= len(p.mem) {
-		p.b = p.mem[:len(b)]
-	} else { // large ones are rare, and do not stay
-		p.b = make([]byte, len(b))
-	}
-	copy(p.b, b)
-	in.mu.Lock()
-	ok := in.n < maxInbox && !in.closed
-	if ok {
-		in.ring[(in.head+in.n)%maxInbox] = p
-		in.n++
-	} else {
-		in.lost++
-	}
-	wake := ok && in.n == 1
-	in.mu.Unlock()
-	if wake {
-		in.filled.Signal()
-	}
-	if !ok {
-		p.free()
-	}
-	return ok
-}
-
-// take waits for packets, and moves them into a list.
-func (in *inbox) take(into []*packet) (n int, err error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for in.n == 0 && !in.closed {
-		in.filled.Wait()
-	}
-	if in.closed {
-		return 0, net.ErrClosed
-	}
-	n = min(in.n, len(into))
-	for i := range n {
-		at := (in.head + i) % maxInbox
-		into[i], in.ring[at] = in.ring[at], nil
-	}
-	in.head, in.n = (in.head+n)%maxInbox, in.n-n
-	return n, nil
-}
-
-// close ends take, and drops what waits.
-func (in *inbox) close() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.closed = true
-	for ; in.n > 0; in.n-- {
-		in.ring[in.head].free()
-		in.ring[in.head] = nil
-		in.head = (in.head + 1) % maxInbox
-	}
-	in.filled.Broadcast()
 }

@@ -21,7 +21,7 @@ func BrokerTunnel(b *config.Broker, table *resolve.ClientTable, clients any) con
 		Name:    b.Interface,
 		Mode:    encap.Mode{Name: config.BrokerMode, Layers: []encap.Kind{encap.SixInFour}, Automatic: true},
 		Layers:  []config.Layer{{Framing: kind.Framing(), Mechanism: resolve.Clients{Table: table}}},
-		Peers:   []config.Peer{{Paths: []config.Path{{Encap: config.NoEncapsulation, Local: resolve.ClientLocal, At: b.At}}}},
+		Peers:   []config.Peer{{Paths: []config.Path{{Encap: config.NoEncapsulation, Local: resolve.ClientLocal, At: b.Source.Header}}}},
 		Options: encap.DefaultOptions,
 		IO:      config.IOSocket,
 		Interface: config.Interface{
@@ -29,7 +29,7 @@ func BrokerTunnel(b *config.Broker, table *resolve.ClientTable, clients any) con
 			Routes: b.Networks(),
 		},
 		Liveness: config.Liveness{DeadAfter: 1},
-		Source:   config.Source{File: b.File, Header: b.At, Sums: sumsOf(b)},
+		Source:   config.Source{File: b.Source.File, Header: b.Source.Header, Keys: b.Source.Keys, Sums: sumsOf(b)},
 	}
 	t.Options.StaticMTU = true
 	return t

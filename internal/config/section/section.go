@@ -4,6 +4,7 @@ package section
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sixfour/internal/config"
@@ -29,6 +30,9 @@ func Names() map[string][]string {
 		"[metrics]":       tree.Names(metricsKeys),
 		"[security]":      tree.Names(securityKeys),
 		keys.TableGateway: tree.Names(gatewayKeys),
+		keys.TableBroker:  slices.DeleteFunc(tree.Names(brokerKeys), func(name string) bool { return name == "listen" }),
+
+		keys.TableBrokerListen: tree.Names(listenerKeys),
 	}
 }
 
@@ -40,8 +44,8 @@ func Default() config.Config {
 	}
 }
 
-// All are the tables of a file besides the tunnels, which must be read before: [gateway],
-// the last one, is checked against them if there was no problem.
+// All are the tables of a file besides the tunnels, which must be read before: [broker] is
+// checked against them, and [gateway], the last one, if there was no problem.
 var All = []tree.Key[*config.Config]{
 	{Name: "log", Read: func(r *problem.Report, e tree.Entry, c *config.Config) {
 		if isTable(r, e) {
@@ -64,6 +68,7 @@ var All = []tree.Key[*config.Config]{
 			keys.Read(r, "[security]", e.Value, securityKeys, &c.Security)
 		}
 	}},
+	{Name: "broker", Read: readBroker},
 	{Name: "gateway", Read: readGateway},
 }
 
