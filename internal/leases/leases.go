@@ -4,7 +4,6 @@
 package leases
 
 import (
-	"context"
 	"net/netip"
 	"time"
 
@@ -24,6 +23,12 @@ type Config struct {
 	MaxPrefixLength int          // the shortest prefix that a client may ask for, as its length
 	Endpoints       netip.Prefix // a /64 in it for each account
 	MTU             int          // of tunnels, in bytes
+
+	// MaxAccounts limits how many accounts Open makes; 0: DefaultMaxAccounts.
+	MaxAccounts int
+	// Silence is how long a client of this server may be silent while this server is cut off from a
+	// store that others use; 0: DefaultSilence. See Silent.
+	Silence time.Duration
 
 	// Open gives a lease to names without an account, which get one without a secret.
 	Open bool
@@ -51,6 +56,15 @@ type Limits struct {
 	MTU          int    // of its tunnel, in bytes
 	Rate         uint64 // bits per second in each direction; 0: any
 }
+
+// DefaultMaxAccounts limits the accounts of an open broker, each of which takes memory.
+const DefaultMaxAccounts = 250_000
+
+// DefaultSilence is longer than the time between two beats of AYIYA and heartbeat.
+const DefaultSilence = 90 * time.Second
+
+// Types are what an account's Type can be.
+var Types = []string{"ayiya", "heartbeat", "6in4"}
 
 // MaxName is how many bytes a name may have.
 const MaxName = 255
@@ -87,12 +101,15 @@ const (
 	Changed
 	// Silent: this server has been cut off from the store for so long that others may serve
 	// its clients. Those that were not heard after Event.Before may be elsewhere and must be ended;
-	// one that was heard is still here. It comes again and again while that lasts.
+	// one that was heard is still here. It comes again and again while that lasts. Before lies
+	// Config.Silence in the past.
 	Silent
 	// Away: the store does not answer (Event.Err). Known leases go on.
 	Away
 	// Back: the store answers again.
 	Back
+	// Unreadable: a record in the store is not what sixfour writes (Event.Err). It is ignored.
+	Unreadable
 )
 
 // Event is a change.
@@ -103,53 +120,3 @@ type Event struct {
 	Before  time.Time // with a monotonic reading
 	Err     error
 }
-
-// Base has all accounts and leases in memory. Its methods may be called concurrently; those
-// without a context never wait for the store.
-type Base struct{ config Config }
-
-// Open reads the store.
-func Open(ctx context.Context, c Config) (*Base, error) { return &Base{c}, nil }
-
-// Close writes what is not yet written, and ends. It does not close the store.
-func (b *Base) Close() error { return nil }
-
-// Account returns the account with a name. With Config.Open, one that is not known has an
-// account without a secret and number, which Assign makes.
-func (b *Base) Account(name string) (Account, bool) { return Account{}, false }
-
-// At returns the account of the client whose end of the tunnel has an address.
-func (b *Base) At(endpoint netip.Addr) (Account, bool) { return Account{}, false }
-
-// Endpoint returns the ends of an account's tunnel; zero if its number is 0, or too large for
-// Config.Endpoints.
-func (b *Base) Endpoint(number uint64) access.Endpoint { return access.Endpoint{} }
-
-// Lease returns the lease of an account, if it has one.
-func (b *Base) Lease(name string) (Lease, bool) { return Lease{}, false }
-
-// Assign returns the lease of an account. One that has none gets its fixed prefix or the
-// lowest free one with a length of bits (0: Config.PrefixLength), which is in the store before
-// Assign returns. An account keeps its prefix, whatever length is asked for later. The error is
-// an *access.Refusal.
-func (b *Base) Assign(ctx context.Context, name string, bits int) (Lease, error) {
-	return Lease{}, access.Refuse(access.Unavailable, "not written yet")
-}
-
-// Hold says that this server serves the client of an account from now on. Other servers that
-// did are told (Moved). It does not wait for the store.
-func (b *Base) Hold(name, protocol string, outer netip.AddrPort) {}
-
-// Move says that a client that this server holds has another outer address. It may be called for
-// each packet that shows one: what is in the store follows after a while.
-func (b *Base) Move(name string, outer netip.AddrPort) {}
-
-// Release says that this server does not serve the client of an account any more.
-func (b *Base) Release(name string) {}
-
-// Leases calls each with all leases, in the order of prefixes, until it returns false.
-func (b *Base) Leases(each func(Lease) bool) {}
-
-// Sizes says how many accounts and leases there are, and how many leases are still free, at
-// Config.PrefixLength.
-func (b *Base) Sizes() (accounts, leases int, free uint64) { return 0, 0, 0 }

@@ -131,7 +131,11 @@ func (b *Bolt) explain(err error) error {
 }
 
 // Renew implements Store. A file has no other users.
-func (b *Bolt) Renew(context.Context) (time.Duration, error) { return 0, nil }
+func (b *Bolt) Renew(context.Context) (time.Duration, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return 0, b.broken
+}
 
 // Close implements Store.
 func (b *Bolt) Close() error {
