@@ -111,18 +111,7 @@ func (n *Negotiation) Receive(text []byte) (send []byte, err error) {
 	case challenge:
 		return n.challenge(text)
 	case proof:
-		p, err := ParseProof(text)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %v", ErrProtocol, err)
-		}
-		if !SameProof(p, n.digest.Proof(n.r.Password)) {
-			return nil, ErrProof
-		}
-		n.next = authResult
-		if n.r.Stream {
-			return nil, nil
-		}
-		return []byte{}, nil
+		return n.proof(text)
 	case authResult:
 		n.next = info
 		return n.ask(), nil
@@ -149,7 +138,7 @@ func (n *Negotiation) refusal(text []byte) error {
 	switch {
 	case !ok && (n.next == authResult || n.next == info):
 		return fmt.Errorf("%w: there is no result", ErrProtocol)
-	case !ok || s.Code == Success && (n.next == authResult || n.next >= info):
+	case !ok || s.Code == Success && (n.next == plainPrompt || n.next == authResult || n.next >= info):
 		return nil
 	case s.Code == Success:
 		return fmt.Errorf("%w: a result that was not expected", ErrProtocol)
@@ -209,6 +198,26 @@ func (n *Negotiation) challenge(text []byte) (send []byte, err error) {
 	n.digest = c.Answer(n.r.User, n.r.Password, n.r.Host, n.r.Cnonce())
 	n.next = proof
 	return n.digest.Append(nil), nil
+}
+
+// proof checks that the server knows the password, too. Some servers put the result behind.
+func (n *Negotiation) proof(text []byte) (send []byte, err error) {
+	line, rest, _ := bytes.Cut(bytes.TrimLeft(text, "\x00\r\n\t "), []byte("\n"))
+	p, err := ParseProof(line)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrProtocol, err)
+	}
+	if !SameProof(p, n.digest.Proof(n.r.Password)) {
+		return nil, ErrProof
+	}
+	n.next = authResult
+	if _, _, ok := ParseStatus(rest); ok {
+		return n.Receive(rest)
+	}
+	if n.r.Stream {
+		return nil, nil
+	}
+	return []byte{}, nil
 }
 
 // ask returns the document that asks for the tunnel.

@@ -67,6 +67,9 @@ func Begins(text []byte) bool {
 	return ok
 }
 
+// Started reports whether the client has begun.
+func (d *Dialogue) Started() bool { return d.step != version }
+
 // Authenticated reports whether the client has proved who it is.
 func (d *Dialogue) Authenticated() bool { return d.step == request }
 
@@ -205,3 +208,6 @@ func document(s Status, info *Tunnel) Answer {
 
 // sameSecret compares two secrets in constant time.
 func sameSecret(a, b string) bool { return hmac.Equal([]byte(a), []byte(b)) }
+
+// Quick reports whether the next call of Receive asks no Backend.
+func (d *Dialogue) Quick() bool { return d.step < plain }

@@ -33,7 +33,7 @@ var rules = map[string][]string{
 	"sixfour/transport/access":    {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve", "sixfour/transport", "sixfour/transport/queue"},
 	"sixfour/transport/ayiya":     {"sixfour/encap/ayiya", "sixfour/encap/drop", "sixfour/encap/header", "sixfour/transport", "sixfour/transport/access"},
 	"sixfour/transport/datagrams": {"sixfour/encap/header", "sixfour/transport"},
-	"sixfour/transport/tsp":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/tsp", "sixfour/transport", "sixfour/transport/access"},
+	"sixfour/transport/tsp":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/tsp", "sixfour/transport", "sixfour/transport/access", "sixfour/transport/netsock"},
 	"sixfour/transport/xdp":       {"sixfour/encap/header", "sixfour/transport", "sixfour/transport/wait"},
 	"sixfour/transport/wiretest":  {"sixfour/encap/header", "sixfour/internal/rig", "sixfour/internal/rig/rigtest", "sixfour/transport"},
 	"sixfour/encap/icmp":          {"sixfour/encap/header"},
