@@ -170,9 +170,12 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	defer stop()
 	hup := notifyHangup()
 	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find(), watchdog: systemd.Watchdog(), lastBeat: time.Now(), user: who}
-	if p.Engine, err = engine.New(cfg, log.Logger); err != nil {
+	p.grants = p.newSessions()
+	first := p.grants.Apply(cfg)
+	if p.Engine, err = engine.New(first.Config, log.Logger); err != nil {
 		return err
 	}
+	first.Done(nil, true)
 	passed, err := systemd.Passed()
 	if err != nil {
 		log.Warn("cannot take over the descriptors of the previous process: packets were lost", zap.Error(err))
@@ -211,5 +214,12 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		p.notify(systemd.Stopping)
 	})()
 	go p.reloadOnSignal(ctx, hup)
+	sessions, end := context.WithCancel(ctx) // end is called however Run ends
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		p.grants.Run(sessions, p.applyGrants)
+	}()
+	defer func() { end(); <-ended }()
 	return p.Run(ctx, p.reportState)
 }

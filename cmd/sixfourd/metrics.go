@@ -6,19 +6,18 @@ import (
 
 	"go.uber.org/zap"
 
-	"sixfour/internal/engine"
 	"sixfour/internal/logging"
 	"sixfour/internal/metrics"
 )
 
 // serveMetrics starts to serve metrics. Errors of clients are logged only at the debug
 // level.
-func serveMetrics(address string, eng *engine.Engine, log *logging.Log) (*metrics.Server, error) {
+func serveMetrics(address string, daemon metrics.Daemon, log *logging.Log) (*metrics.Server, error) {
 	errorLog, err := zap.NewStdLogAt(log.Named("metrics"), zap.DebugLevel)
 	if err != nil {
 		return nil, err
 	}
-	return metrics.Listen(address, eng, log, errorLog)
+	return metrics.Listen(address, daemon, log, errorLog)
 }
 
 // listenAgain is the interval between attempts to listen.
@@ -30,7 +29,7 @@ const listenAgain = 2 * time.Second
 func (p *process) offerMetrics(ctx context.Context, address string) (wait func()) {
 	lastError := ""
 	open := func() *metrics.Server {
-		m, err := serveMetrics(address, p.Engine, p.log)
+		m, err := serveMetrics(address, p, p.log)
 		switch {
 		case err == nil && lastError != "":
 			p.log.Info("metrics are available now", zap.String("address", address))

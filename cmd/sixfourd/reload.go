@@ -18,6 +18,7 @@ import (
 	"sixfour/internal/config/problem"
 	"sixfour/internal/configfile"
 	"sixfour/internal/engine"
+	"sixfour/internal/grants"
 	"sixfour/internal/logging"
 	"sixfour/internal/privilege"
 	"sixfour/internal/systemd"
@@ -31,6 +32,7 @@ type process struct {
 	manager systemd.Manager
 	user    privilege.User
 	sandbox *privilege.Sandbox
+	grants  *grants.Set
 
 	watchdog  time.Duration // how often the service manager expects a notification; 0: never
 	lastBeat  time.Time     // when it got the last one; only the engine's control loop uses it
@@ -112,7 +114,9 @@ func (p *process) reload(ctx context.Context) (api.Plan, error) {
 		p.logFailure(err)
 		return api.Plan{}, err
 	}
-	plan, err := p.Engine.Reload(ctx, cfg)
+	a := p.grants.Apply(cfg)
+	plan, err := p.Engine.Reload(ctx, a.Config)
+	a.Done(err, true)
 	if err != nil {
 		return plan, err
 	}

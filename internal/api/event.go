@@ -22,6 +22,7 @@ const (
 	EventRepair  = "repair"   // something was repaired
 	EventReload  = "reload"   // the configuration was read again
 	EventAddress = "address"  // an outer address or the route has changed
+	EventSession = "session"  // a server has granted something, or the session with it has begun or ended
 	EventError   = "error"    // an error occurred
 	EventLost    = "lost"
 )

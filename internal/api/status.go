@@ -64,7 +64,34 @@ type TunnelStatus struct {
 	Neighbours []Neighbour `json:"neighbours,omitempty"`
 	// AddressUpdate is the state of reporting our outer address; nil: update_url is not set.
 	AddressUpdate *AddressUpdate `json:"address_update,omitempty"`
+	// Session is the session with the server of the mode; nil: the mode has none.
+	Session *Session `json:"session,omitempty"`
 }
+
+// Session is the state of a session with a server, and what it has granted. What was granted is
+// in use until the server grants something else, also while the session is interrupted.
+type Session struct {
+	Server  string    `json:"server"`             // as configured
+	State   string    `json:"state"`              // connecting, up or retrying
+	Since   time.Time `json:"since"`              // when the state began
+	Said    string    `json:"said,omitempty"`     // what the server said last, in its own words
+	Error   string    `json:"error,omitempty"`    // why there is no session, and what to do
+	Next    time.Time `json:"next,omitzero"`      // of the next attempt, if its time is known
+	Address string    `json:"address,omitempty"`  // granted: of this end of the tunnel
+	Routed  []string  `json:"prefixes,omitempty"` // granted: what the server routes to this end
+	MTU     int       `json:"mtu,omitempty"`      // granted
+	Type    string    `json:"type,omitempty"`     // granted: what packets travel in
+	Granted time.Time `json:"granted,omitzero"`   // when
+	// Attempts counts attempts to get or to keep the session, by result: success or failure.
+	Attempts map[string]uint64 `json:"attempts"`
+}
+
+// States of a Session.
+const (
+	SessionConnecting = "connecting" // no attempt has ended yet
+	SessionUp         = "up"         // the server serves this end; for heartbeats: messages are sent
+	SessionRetrying   = "retrying"   // the last attempt failed, or the session has ended
+)
 
 // AddressUpdate is the state of reporting a tunnel's outer address to a broker.
 type AddressUpdate struct {

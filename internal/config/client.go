@@ -1,6 +1,9 @@
 package config
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Servers are what a tunnel tells a server about itself, and learns from one.
 type Servers struct {
@@ -85,6 +88,7 @@ type Grant struct {
 	Remote  netip.Addr     // the server's end; zero: not known
 	Routed  []netip.Prefix // what the server routes to us
 	MTU     int            // of the tunnel; 0: it says nothing
+	Every   time.Duration  // how often the server wants a sign of life; 0: it says nothing
 	Path    *Path          // another way to exchange packets; nil: the session's own connections
 }
 

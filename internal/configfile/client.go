@@ -76,8 +76,15 @@ func (d *draft) finishClient(r *problem.Report) {
 	if d.Mode.Name == "json" && !d.state.Set["mtu"] {
 		d.MTU = encap.MinTunnelMTU6 // old servers take one read for one packet
 	}
-	if a := d.Client.Identity(); a.IsValid() && !d.state.Set["address"] {
+	if d.Mode.Name == "json" && !d.state.Set["keepalive"] && !d.state.Set["probe"] {
+		d.Keepalive = 0 // TCP tells whether the server is there
+	}
+	a := d.Client.Identity()
+	if a.IsValid() && !d.state.Set["address"] {
 		d.Address, d.addressAt = []netip.Prefix{netip.PrefixFrom(a, 64)}, []problem.Pos{d.at("identity")}
+	}
+	if far := netip.PrefixFrom(a, 64).Masked().Addr().Next(); a.IsValid() && !d.state.Set["probe"] && a != far {
+		d.probe = far // the server's end, by the custom of all brokers
 	}
 }
 

@@ -81,29 +81,11 @@ func (r *reporter) tunnel(t api.TunnelStatus) {
 		r.field("repairs", "%s", counts(t.Repairs))
 	}
 	r.addressUpdate(t.AddressUpdate)
+	r.session(t.Session)
 	r.neighbours(t.Neighbours)
 	if len(t.Peers) > 0 {
 		r.lines = append(r.lines, r.peers(t.Peers).lines(2)...)
 	}
-}
-
-// addressUpdate shows what a broker knows of our outer address.
-func (r *reporter) addressUpdate(u *api.AddressUpdate) {
-	if u == nil {
-		return
-	}
-	text := u.Server + " "
-	switch u.State {
-	case api.UpdateWaiting:
-		text += "gets our address when there is one"
-	case api.UpdateDone:
-		text += fmt.Sprintf("answered %s %s ago", u.Answer, r.since(u.At))
-	case api.UpdateStopped:
-		text += fmt.Sprintf("does not get our address, since %s: %s: then reload", r.since(u.At), u.Error)
-	default:
-		text += fmt.Sprintf("did not take our address %s ago: %s; next attempt in %s", r.since(u.At), u.Error, formatDuration(max(u.Next.Sub(r.now), 0)))
-	}
-	r.field("broker", "%s", text)
 }
 
 // shownNeighbours is how many neighbours are shown, so that a large link does not hide the

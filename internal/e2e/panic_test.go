@@ -131,6 +131,8 @@ func runFragile(remote string) error {
 
 type asDaemon struct{ *engine.Engine }
 
+func (d asDaemon) Events(ctx context.Context) <-chan api.Event { return d.Happened().Follow(ctx) }
+
 func (asDaemon) Reload(context.Context) (api.Plan, error) {
 	return api.Plan{}, errors.New("not here")
 }

@@ -410,7 +410,5 @@ func (e *Engine) Status() api.Status {
 	return s
 }
 
-// Events delivers the last hundred events, and new ones until ctx ends, when the channel is
-// closed. A reader that falls more than a thousand events behind misses the oldest of them;
-// an event of the kind "lost" then says how many.
-func (e *Engine) Events(ctx context.Context) <-chan api.Event { return e.events.Follow(ctx) }
+// Happened returns the log of the events. Any goroutine may use it.
+func (e *Engine) Happened() *events.Log { return &e.events }

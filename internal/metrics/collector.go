@@ -113,6 +113,12 @@ func (o sink) tunnel(t *api.TunnelStatus) {
 	for what, n := range t.Repairs {
 		o.add(repairs, float64(n), t.Name, what)
 	}
+	if s := t.Session; s != nil {
+		o.add(sessionUp, boolValue(s.State == api.SessionUp), t.Name)
+		for result, n := range s.Attempts {
+			o.add(sessionAttempts, float64(n), t.Name, result)
+		}
+	}
 	all := t.Peers
 	if len(all) == 0 { // there is only one
 		all = []api.PeerStatus{t.PeerStatus}

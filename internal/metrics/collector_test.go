@@ -64,7 +64,8 @@ func TestExposition(t *testing.T) {
 		"gateway_default_route_active tunnel=six0": 1, "gateway_masquerade_active interface=eth0": 1, "gateway_masquerade_active interface=ppp0": 0,
 
 		"tunnel_info mode=4in6in4 tunnel=six0": 1, "tunnel_ready tunnel=six0": 1, "tunnel_mtu_bytes tunnel=six0": 1440,
-		"repairs_total tunnel=six0 what=route":     17,
+		"repairs_total tunnel=six0 what=route": 17,
+		"session_up tunnel=six0":               1, "session_attempts_total result=success tunnel=six0": 25, "session_attempts_total result=failure tunnel=six0": 26,
 		"packets_total direction=in tunnel=six0":   1,
 		"packets_total direction=out tunnel=six0":  3,
 		"bytes_total direction=in tunnel=six0":     100,

@@ -113,6 +113,9 @@ var (
 	tunnelMTU = gauge("tunnel_mtu_bytes", "MTU of the tunnel's interface; absent while it cannot carry packets.", labelTunnel)
 	repairs   = counter("repairs_total", "Automatic repairs by kind: interface, address, route, socket, name, namespace, or panic.", labelTunnel, labelWhat)
 
+	sessionUp       = gauge("session_up", "Whether there is a session with the server of the tunnel; absent in modes without one.", labelTunnel)
+	sessionAttempts = counter("session_attempts_total", "Attempts to get or to keep the session with the server; result: success or failure.", labelTunnel, labelResult)
+
 	defaultRoute = gauge("gateway_default_route_active", "Whether all packets without another route go into the tunnel; absent without default_route.", labelTunnel)
 	masquerading = gauge("gateway_masquerade_active", "Whether packets from the tunnels leave through the interface with this host's address; absent without masquerade.", "interface")
 

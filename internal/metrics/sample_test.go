@@ -75,8 +75,9 @@ func busy() *still {
 	lost.State = api.State{Phase: api.Waiting, Since: at, Detail: "a route to 203.0.113.20"}
 	return &still{status: api.Status{
 		Version: "1", Started: at, Reloads: api.Reloads{Succeeded: 21, Failed: 22, Last: at, Error: "no"},
-		Tunnels: []api.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: one, Repairs: map[string]uint64{"route": 17}}, hub, lost},
-		Stray:   traffic(0, map[string]uint64{"foreign_source": 18}),
+		Tunnels: []api.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: one, Repairs: map[string]uint64{"route": 17},
+			Session: &api.Session{State: api.SessionUp, Attempts: map[string]uint64{"success": 25, "failure": 26}}}, hub, lost},
+		Stray: traffic(0, map[string]uint64{"foreign_source": 18}),
 		Gateway: &api.GatewayStatus{
 			DefaultRoute: &api.DefaultRouteStatus{Tunnel: "six0", State: api.GatewayActive, IPv4: true},
 			Masquerade:   &api.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: api.GatewayWaiting, Missing: []string{"ppp0"}},

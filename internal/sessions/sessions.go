@@ -13,6 +13,9 @@ import (
 	"sixfour/internal/ports"
 	"sixfour/transport"
 	"sixfour/transport/access"
+	"sixfour/transport/ayiya"
+	"sixfour/transport/jsontun"
+	"sixfour/transport/tsp"
 	"sixfour/transport/wireguard"
 )
 
@@ -30,6 +33,12 @@ func (s Sockets) Listen(k ports.Key, shard transport.Shard, o transport.Options)
 		return s.Sockets.Listen(k, shard, o)
 	case config.HTTPSPort:
 		return s.listenHTTPS(of, k, o)
+	case config.AYIYAPort:
+		return port(ayiya.Listen(ayiya.Config{Local: k.Local, Connected: s.reported, Said: said}, o))
+	case config.TSPPort:
+		return port(tsp.Listen(tsp.Config{Local: k.Local, Connected: s.reported}, o))
+	case config.JSONPort:
+		return port(jsontun.Listen(jsontun.Config{Local: k.Local, Connected: s.reported}, o))
 	case config.BrokerPort:
 		clients, ok := of.Clients.(*access.Clients)
 		if !ok {
@@ -54,6 +63,14 @@ func port[P transport.Port](p P, err error) (transport.Port, error) {
 	return p, nil
 }
 
+// settings avoids an interface with a nil pointer in it.
+func settings[S any](s *S, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // Settings returns the settings of a peer for the port of a path, as SessionPeer has them.
 func Settings(t *config.Tunnel, peer *config.Peer, path *config.Path) (any, error) {
 	switch of := path.Session.(type) {
@@ -61,6 +78,12 @@ func Settings(t *config.Tunnel, peer *config.Peer, path *config.Path) (any, erro
 		return httpsSettings(t, path, of)
 	case config.WireGuard:
 		return wireGuardSettings(t, peer, path, of)
+	case config.AYIYA:
+		return settings(ayiyaSettings(t, of))
+	case config.TSP:
+		return settings(tspSettings(of))
+	case config.JSON:
+		return settings(jsonSettings(t, of))
 	}
 	return nil, fmt.Errorf("encap %s has no connections", path.Encap)
 }

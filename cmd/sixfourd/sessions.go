@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+
+	"sixfour/internal/api"
+	"sixfour/internal/grants"
+)
+
+// newSessions returns the sessions of tunnels whose other end is a server. The engine need not
+// exist yet.
+func (p *process) newSessions() *grants.Set {
+	return grants.New(grants.Options{
+		Log:   p.log.Logger,
+		Event: func(e api.Event) { p.Happened().Add(e) },
+		Look: func() map[string]grants.Seen {
+			all := map[string]grants.Seen{}
+			for _, t := range p.Engine.Status().Tunnels {
+				seen := grants.Seen{Phase: t.State.Phase, Since: t.State.Since}
+				seen.Local, _ = netip.ParseAddr(t.State.Local)
+				seen.Remote, _ = netip.ParseAddr(t.State.Remote)
+				all[t.Name] = seen
+			}
+			return all
+		},
+	})
+}
+
+// applyGrants makes the engine run the present configuration with what servers have granted.
+func (p *process) applyGrants(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.grants.Apply(p.cfg)
+	_, err := p.Engine.Reload(ctx, a.Config)
+	a.Done(err, false)
+	return err
+}
+
+// Status returns the state of all tunnels, with their sessions.
+func (p *process) Status() api.Status {
+	s := p.Engine.Status()
+	p.grants.Fill(&s)
+	return s
+}
+
+// Events delivers events as events.Log says.
+func (p *process) Events(ctx context.Context) <-chan api.Event { return p.Happened().Follow(ctx) }

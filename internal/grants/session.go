@@ -1,0 +1,325 @@
+package grants
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sixfour/internal/api"
+	"sixfour/internal/config"
+	"sixfour/internal/session/heartbeat"
+	"sixfour/internal/text"
+)
+
+// grant is what a server has granted, and when.
+type grant struct {
+	config.Grant
+	at    time.Time
+	beats *config.Heartbeat // what the server must be sent; nil: nothing
+	every time.Duration     // how often
+	to    netip.AddrPort    // where
+}
+
+// session is the session of one tunnel. It is the config.Reports of its port.
+type session struct {
+	set  *Set
+	id   identity
+	mode string
+	log  *zap.Logger
+	stop context.CancelFunc // nil: it has not begun; the Set owns it
+	wake chan struct{}      // something below has changed for the goroutine
+
+	mu       sync.Mutex // guards what follows
+	grant    *grant     // the last one; nil: none
+	inUse    *grant     // that the engine has
+	rejected *grant     // that the engine refuses; nil: none
+	retryAt  time.Time  // when it is tried again
+	asked    time.Time  // when the server was asked last
+	beats    *heartbeat.Client
+	seen     Seen
+	status   api.Session
+}
+
+func newSession(s *Set, id identity, t *config.Tunnel) *session {
+	one := &session{set: s, id: id, mode: t.Mode.Name, wake: make(chan struct{}, 1)}
+	one.log = s.Log.With(zap.String("tunnel", id.tunnel))
+	one.status = api.Session{Server: serverOf(&id.client), State: api.SessionConnecting, Since: s.Clock.Now(), Attempts: map[string]uint64{"success": 0, "failure": 0}}
+	return one
+}
+
+// serverOf returns the server as the file names it.
+func serverOf(c *config.Client) string {
+	host := c.Server.Name
+	if host == "" {
+		host = c.Server.Addr.String()
+	}
+	return host
+}
+
+// work returns what the session does on a goroutine of its own until a context ends; nil:
+// nothing, because a port does.
+func (s *session) work() func(context.Context) {
+	switch of := s.id.client.Settings.(type) {
+	case config.TIC:
+		return func(ctx context.Context) { s.ask(ctx, &of) }
+	case config.Heartbeat:
+		return func(ctx context.Context) { s.beat(ctx, &of, s.id.client.Port, 0) }
+	}
+	return nil
+}
+
+// end ends the session. The Set's mutex is held.
+func (s *session) end() {
+	if s.stop != nil {
+		s.stop()
+	}
+}
+
+// usable returns the grant for the next configuration: the last one, unless the engine has
+// refused it.
+func (s *session) usable() *grant {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.grant != nil && s.grant == s.rejected {
+		return s.inUse
+	}
+	return s.grant
+}
+
+// applied says that the engine runs a configuration with a grant.
+func (s *session) applied(g *grant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.inUse
+	s.inUse = g
+	if g == nil || g == before {
+		return
+	}
+	s.rejected = nil
+	if before == nil || !reflect.DeepEqual(before.Grant, g.Grant) {
+		s.tell("the server grants "+describe(g), false)
+	}
+}
+
+// reject says that the engine does not take a configuration with a grant.
+func (s *session) reject(g *grant, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g == nil || g == s.inUse {
+		return
+	}
+	s.rejected, s.retryAt = g, s.set.Clock.Now().Add(applyAgain)
+	s.status.Error = fmt.Sprintf("what the server grants, %s, cannot be used here: %v", describe(g), err)
+	s.tell(s.status.Error, true)
+}
+
+// tell reports an event. The mutex is held.
+func (s *session) tell(what string, bad bool) {
+	kind := api.EventSession
+	if bad {
+		kind = api.EventError
+		s.log.Warn("session: "+what, zap.String("server", s.status.Server))
+	} else {
+		s.log.Info("session: "+what, zap.String("server", s.status.Server))
+	}
+	if s.set.Event != nil {
+		s.set.Event(api.Event{At: s.set.Clock.Now(), Tunnel: s.id.tunnel, Kind: kind, Text: s.status.Server + ": " + what})
+	}
+}
+
+// maxSaid is how much of a text of the server is kept, in bytes.
+const maxSaid = 300
+
+// Said implements config.Reports.
+func (s *session) Said(words string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if words = text.Cut(text.Clean(words), maxSaid); words != s.status.Said && words != "" {
+		s.status.Said = words
+		s.tell("the server says: "+words, false)
+	}
+}
+
+// Granted implements config.Reports.
+func (s *session) Granted(g config.Grant) {
+	if s.take(&grant{Grant: g}) && g.Path != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.asked = s.set.Clock.Now()
+		s.succeed() // the port has done what it had to
+	}
+}
+
+// take takes what a server has granted. It reports whether it is safe.
+func (s *session) take(g *grant) bool {
+	g.at = s.set.Clock.Now()
+	why := s.unsafe(&g.Grant)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if why != "" {
+		s.fail("what the server grants is refused: " + why)
+		return false
+	}
+	if old := s.grant; old != nil && reflect.DeepEqual(old.Grant, g.Grant) && reflect.DeepEqual(old.beats, g.beats) && old.to == g.to {
+		return true
+	}
+	s.grant = g
+	s.set.poke()
+	return true
+}
+
+// forget takes back the path that was granted, so that the session begins again. The mutex is
+// held.
+func (s *session) forget() {
+	if s.grant == nil || s.grant.Path == nil {
+		return
+	}
+	g := *s.grant
+	g.Path, g.beats = nil, nil
+	s.grant = &g
+	s.set.poke()
+}
+
+// Connected implements config.Reports.
+func (s *session) Connected(at netip.AddrPort, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at.IsValid() {
+		s.succeed()
+		return
+	}
+	s.fail(s.advise(why))
+}
+
+// succeed notes a success. The mutex is held.
+func (s *session) succeed() {
+	s.status.Attempts["success"]++
+	s.status.Error, s.status.Next = "", time.Time{}
+	if s.enter(api.SessionUp) {
+		s.tell("the session is up", false)
+	}
+}
+
+// fail notes a failure, in words. The mutex is held.
+func (s *session) fail(why string) {
+	why = text.Cut(text.Clean(why), 2*maxSaid)
+	s.status.Attempts["failure"]++
+	changed := s.status.Error != why
+	s.status.Error = why
+	if s.enter(api.SessionRetrying) || changed {
+		s.tell(why, true)
+	}
+}
+
+// enter changes the state. It reports whether it was another one. The mutex is held.
+func (s *session) enter(state string) bool {
+	if s.status.State == state {
+		return false
+	}
+	s.status.State, s.status.Since = state, s.set.Clock.Now()
+	return true
+}
+
+// state returns the status.
+func (s *session) state() *api.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.status
+	st.Attempts = maps.Clone(st.Attempts)
+	if g := s.inUse; g != nil {
+		if g.Address.IsValid() {
+			st.Address = g.Address.String()
+		}
+		for _, p := range g.Routed {
+			st.Routed = append(st.Routed, p.String())
+		}
+		st.MTU, st.Granted, st.Type = g.MTU, g.at, kindOf(s.mode, g)
+	}
+	return &st
+}
+
+// The times after which a path that was granted is taken back.
+const (
+	// downFor is how long the other end may be down before the server is asked again.
+	downFor = time.Minute
+)
+
+// look takes note of the state of the tunnel.
+func (s *session) look(now Seen) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.seen
+	s.seen = now
+	if !s.retryAt.IsZero() && s.rejected != nil && s.set.Clock.Now().After(s.retryAt) {
+		s.rejected, s.retryAt = nil, time.Time{}
+		s.set.poke()
+	}
+	if s.beats != nil && before.Remote != now.Remote {
+		s.beats.Wake()
+	}
+	if s.inUse == nil || s.inUse.Path == nil {
+		return
+	}
+	at := s.set.Clock.Now()
+	moved := before.Local.IsValid() && now.Local.IsValid() && before.Local != now.Local
+	dead := now.Phase == api.Down && at.Sub(now.Since) > downFor && at.Sub(s.asked) > downFor
+	if !moved && !dead {
+		return
+	}
+	s.asked = at
+	if s.mode == "tsp" { // the port negotiates again
+		s.forget()
+		return
+	}
+	s.kick()
+}
+
+// kick wakes the goroutine of the session.
+func (s *session) kick() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// kindOf returns what packets travel in.
+func kindOf(mode string, g *grant) string {
+	switch {
+	case g.beats != nil:
+		return "heartbeat"
+	case g.Path != nil && g.Path.Encap == config.NoEncapsulation:
+		return "6in4"
+	case g.Path != nil:
+		return g.Path.Encap
+	}
+	switch mode {
+	case "tsp":
+		return "UDP"
+	case "json":
+		return "TCP"
+	}
+	return mode
+}
+
+// describe returns a grant in words.
+func describe(g *grant) string {
+	words := "no address"
+	if g.Address.IsValid() {
+		words = g.Address.String()
+	}
+	for i, p := range g.Routed {
+		if i == 0 {
+			words += ", and routes "
+		} else {
+			words += " and "
+		}
+		words += p.String() + " to it"
+	}
+	return words
+}
