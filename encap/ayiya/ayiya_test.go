@@ -428,6 +428,27 @@ func TestRecentForgets(t *testing.T) {
 	}
 }
 
+// Equal packets of one second are different on the wire, and as close in time as they can be.
+func TestSigner(t *testing.T) {
+	key := NewKey(SHA1, password)
+	var s Signer
+	var r Recent
+	for i := range 10 {
+		for _, n := range []int{0, 8} {
+			b := newPacket(key, Forward, NextIPv6, ipv6(n))
+			s.Sign(b, &Header{Op: Forward, Next: NextIPv6, Epoch: 1700000000}, &key)
+			m, err := Parse(b)
+			if err != nil || !m.Verify(&key) || r.Check(&m) != New {
+				t.Fatalf("packet %d is refused: %v", i, err)
+			}
+			r.Add(&m)
+			if m.Epoch != 1700000000-uint32(i) {
+				t.Errorf("packet %d has epoch %d", i, m.Epoch)
+			}
+		}
+	}
+}
+
 func TestQueries(t *testing.T) {
 	key := NewKey(SHA1, password)
 	query := func(text string) *Message {
@@ -512,10 +533,11 @@ func TestNoAllocs(t *testing.T) {
 		key := NewKey(h, password)
 		b := newPacket(key, Forward, NextIPv6, ipv6(1000))
 		var r Recent
+		var s Signer
 		var epoch uint32
 		if n := testing.AllocsPerRun(1000, func() {
 			epoch++
-			Sign(b, &Header{Forward, NextIPv6, epoch, [16]byte{15: 1}}, &key)
+			s.Sign(b, &Header{Forward, NextIPv6, epoch, [16]byte{15: 1}}, &key)
 			m, err := Parse(b)
 			if _, ok := m.Address(); !ok || err != nil || !m.Verify(&key) || r.Check(&m) == Copy {
 				t.Error("refused")

@@ -62,3 +62,32 @@ func (r *Recent) place(m *Message) (entry uint64, set *[recentWays]uint64) {
 	s := m.Signature()
 	return uint64(m.Epoch)<<32 | uint64(binary.BigEndian.Uint32(s)), &r.sets[s[4]%recentSets]
 }
+
+// Signer signs packets of which no two are the same, because the receiver would take the second
+// one for a copy: packets with the same inner packet in the same second get different
+// epochs. It is for one goroutine. The zero value is ready for use.
+type Signer struct {
+	sent [signerLen]uint64 // epoch, and a part of the signature
+}
+
+const (
+	signerLen = 1024
+	signerTry = 16 // other epochs
+)
+
+// Sign signs a packet as the function Sign does, with the epoch in the header or an earlier
+// one.
+func (s *Signer) Sign(b []byte, h *Header, k *Key) {
+	own := *h
+	for range signerTry {
+		Sign(b, &own, k)
+		signature := b[fixedLen+IdentityLen:]
+		place := &s.sent[binary.BigEndian.Uint16(signature[4:])%signerLen]
+		entry := uint64(own.Epoch)<<32 | uint64(binary.BigEndian.Uint32(signature))
+		if *place != entry {
+			*place = entry
+			return
+		}
+		own.Epoch--
+	}
+}
