@@ -275,7 +275,7 @@ func TestDeadlines(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		until(t, "the end of "+c.name, func() bool { return s.Connections() == 0 })
+		until(t, "the end of "+c.name, func() bool { return s.Connections() == 0 && len(b.refusals()) >= len(c.reason) })
 		if got := b.refusals(); !slices.Equal(got, c.reason) {
 			t.Errorf("%s: refused: %v, want %v", c.name, got, c.reason)
 		}
