@@ -196,8 +196,10 @@ func (s *Set) begin(one *session) {
 }
 
 const (
-	// lookAgain is how often the Set looks at the state of tunnels.
+	// lookAgain is how often the Set looks at the state of tunnels, lookSoon while a session
+	// needs to know where packets go and does not.
 	lookAgain = 5 * time.Second
+	lookSoon  = 500 * time.Millisecond
 	// applyAgain is after which time a configuration is tried again that the engine has refused.
 	applyAgain = time.Minute
 )
@@ -212,31 +214,37 @@ func (s *Set) Run(ctx context.Context, reload func(context.Context) error) {
 	}
 	s.mu.Unlock()
 	defer s.wg.Wait()
+	again := lookSoon
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.wake:
+			again = lookSoon
 			if err := reload(ctx); err != nil && ctx.Err() == nil {
 				s.Log.Error("what a server has granted cannot be used", zap.Error(err))
 			}
-		case <-s.Clock.After(lookAgain):
-			s.look()
+		case <-s.Clock.After(again):
+			again = s.look()
 		}
 	}
 }
 
-// look tells the sessions what has become of their tunnels.
-func (s *Set) look() {
+// look tells the sessions what has become of their tunnels. It returns when to look again.
+func (s *Set) look() (again time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.current) == 0 || s.Look == nil {
-		return
+		return lookAgain
 	}
+	again = lookAgain
 	seen := s.Look()
 	for name, one := range s.current {
-		one.look(seen[name])
+		if one.look(seen[name]) {
+			again = lookSoon
+		}
 	}
+	return again
 }
 
 // poke makes Run apply the configuration again. It does not block.

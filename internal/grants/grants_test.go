@@ -68,7 +68,7 @@ func (c *clock) clock() Clock {
 			w := wait{c.now.Add(d), make(chan time.Time, 1)}
 			c.waits = append(c.waits, w)
 			c.mu.Unlock()
-			if d != lookAgain {
+			if d != lookAgain && d != lookSoon {
 				c.asked <- d
 			}
 			return w.ch

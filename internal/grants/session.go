@@ -250,8 +250,9 @@ const (
 	downFor = time.Minute
 )
 
-// look takes note of the state of the tunnel.
-func (s *session) look(now Seen) {
+// look takes note of the state of the tunnel. It reports whether the session needs to know where
+// packets go, and does not.
+func (s *session) look(now Seen) (needs bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.seen
@@ -260,24 +261,26 @@ func (s *session) look(now Seen) {
 		s.rejected, s.retryAt = nil, time.Time{}
 		s.set.poke()
 	}
-	if s.beats != nil && before.Remote != now.Remote {
+	if s.beats != nil && (before.Remote != now.Remote || before.Local != now.Local) {
 		s.beats.Wake()
 	}
+	needs = s.beats != nil && !now.Remote.IsValid()
 	if s.inUse == nil || s.inUse.Path == nil {
-		return
+		return needs
 	}
 	at := s.set.Clock.Now()
 	moved := before.Local.IsValid() && now.Local.IsValid() && before.Local != now.Local
 	dead := now.Phase == api.Down && at.Sub(now.Since) > downFor && at.Sub(s.asked) > downFor
 	if !moved && !dead {
-		return
+		return needs
 	}
 	s.asked = at
 	if s.mode == "tsp" { // the port negotiates again
 		s.forget()
-		return
+		return needs
 	}
 	s.kick()
+	return needs
 }
 
 // kick wakes the goroutine of the session.
