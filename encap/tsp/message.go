@@ -39,7 +39,12 @@ func AppendDocument(b, body []byte) []byte {
 // whole datagram or was returned by Split. Ok is false if the message has no such line.
 func Document(text []byte) (body []byte, ok bool, err error) {
 	n, body, ok, err := length(text)
-	if err != nil || !ok {
+	switch {
+	case errors.Is(err, errPartial) && ok:
+		return nil, true, ErrLength
+	case errors.Is(err, errPartial):
+		return nil, false, nil
+	case err != nil || !ok:
 		return nil, ok, err
 	}
 	if d := n - len(body); d > lengthSlack || d < -lengthSlack {

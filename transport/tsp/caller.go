@@ -145,7 +145,7 @@ func (c *caller) create(user string, request *tsp.Tunnel) (*tsp.Tunnel, tsp.Stat
 	if kind == tsp.V6V4 && c.server.clients.foreign(c.from.Addr(), c.account.Name) {
 		return refused(tsp.AddressInUse, access.WrongAddress, "%v has a tunnel of another account", c.from.Addr())
 	}
-	interval := keepalive(request.Client.Keepalive)
+	interval := c.server.keepalive(request.Client.Keepalive)
 	peer, err := c.attach(kind, bits, interval)
 	if err != nil {
 		why := refusalOf(err)
@@ -184,11 +184,11 @@ const (
 )
 
 // keepalive returns the interval that a client gets; 0 if it asks for none.
-func keepalive(asked int) int {
+func (s *Server) keepalive(asked int) int {
 	if asked == 0 {
 		return 0
 	}
-	return min(max(asked, minKeepalive), maxKeepalive)
+	return min(max(asked, s.timing.often), maxKeepalive)
 }
 
 // attach connects the client.

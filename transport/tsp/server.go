@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sixfour/encap/tsp"
 	"sixfour/transport"
 	"sixfour/transport/access"
@@ -33,9 +35,8 @@ type ServerConfig struct {
 	// AnonymousName of its addresses.
 	Open bool
 
-	Realm     string        // of DIGEST-MD5; "": sixfour
-	Keepalive time.Duration // between the signs of life of a client; 0: 30 s
-	DNS       []netip.Addr  // resolvers that clients are told; empty: none
+	Realm string       // of DIGEST-MD5; "": sixfour
+	DNS   []netip.Addr // resolvers that clients are told; empty: none
 
 	// Raw returns a link that sends packets to an outer address as protocol 41, for an
 	// attachment with this address and the port 0. Who returns it receives the packets of the
@@ -80,6 +81,7 @@ type timing struct {
 	pause   time.Duration // between two messages of ours over TCP
 	step    time.Duration // for the next message of a client over TCP
 	whole   time.Duration // for a dialogue over TCP
+	often   int           // the shortest keepalive interval, in seconds
 	silent  int           // after so many keepalive intervals without a packet a client is dead
 	silence time.Duration // the same for a client that wants no keepalive
 }
@@ -87,7 +89,7 @@ type timing struct {
 var usualTiming = timing{
 	sweep: 5 * time.Second, forget: time.Minute, restart: 5 * time.Second, attach: 10 * time.Second,
 	pause: 200 * time.Millisecond, step: 30 * time.Second, whole: 2 * time.Minute,
-	silent: 3, silence: time.Hour,
+	often: minKeepalive, silent: 3, silence: time.Hour,
 }
 
 // maxWorking is how many dialogues may ask the Authority at the same time.
@@ -103,9 +105,6 @@ func newServer(c ServerConfig, o transport.Options, t timing) (*Server, error) {
 	op := fmt.Sprintf("serve TSP at %v", c.Local)
 	if c.Realm == "" {
 		c.Realm = "sixfour"
-	}
-	if c.Keepalive == 0 {
-		c.Keepalive = 30 * time.Second
 	}
 	switch {
 	case !c.Local.Addr().Is4():
@@ -149,8 +148,22 @@ func capability(c *ServerConfig) (offer tsp.Capability) {
 	return offer
 }
 
-// listen opens the sockets.
+// listen opens the sockets. If the kernel chooses a port for UDP, another socket may have it for
+// TCP; then it chooses once more.
 func (s *Server) listen(o transport.Options) (err error) {
+	const attempts = 20
+	for range attempts {
+		err = s.listenOnce(o)
+		if !errors.Is(err, unix.EADDRINUSE) || s.config.Local.Port() != 0 || s.port == nil {
+			break
+		}
+		err = errors.Join(err, s.port.Close())
+		s.local = s.config.Local
+	}
+	return err
+}
+
+func (s *Server) listenOnce(o transport.Options) (err error) {
 	if !s.config.NoUDP {
 		if s.port, err = transport.ListenUDP(s.local, transport.Shard{}, o); err != nil {
 			return err
@@ -160,17 +173,18 @@ func (s *Server) listen(o transport.Options) (err error) {
 			return err
 		}
 	}
-	if !s.config.NoTCP {
-		sockets, err := netsock.New(o)
-		if err != nil {
-			return err
-		}
-		defer sockets.Close()
-		if s.tcp, err = sockets.ListenTCP(s.local); err != nil {
-			return err
-		}
-		s.local = netip.AddrPortFrom(s.local.Addr(), s.tcp.Addr().(*net.TCPAddr).AddrPort().Port())
+	if s.config.NoTCP {
+		return nil
 	}
+	sockets, err := netsock.New(o)
+	if err != nil {
+		return err
+	}
+	defer sockets.Close()
+	if s.tcp, err = sockets.ListenTCP(s.local); err != nil {
+		return err
+	}
+	s.local = netip.AddrPortFrom(s.local.Addr(), s.tcp.Addr().(*net.TCPAddr).AddrPort().Port())
 	return nil
 }
 

@@ -73,7 +73,7 @@ const (
 	maxDialogsOf  = 64   // of one address
 	newPerSecond  = 1000 // new ones, of all addresses: their first answers are longer than what they ask
 	newAtOnce     = 2000
-	maxSignalling = tsp.HeaderLen + tsp.MaxMessage
+	maxSignalling = tsp.HeaderLen + tsp.MaxMessage // bytes of a datagram
 )
 
 // dialogs are the dialogues over UDP.
@@ -179,7 +179,7 @@ func (d *dialogs) unlink(g *dialog) {
 
 // signal takes a message over UDP.
 func (s *Server) signal(h tsp.Header, text []byte, key tuple, o *header.Outer, now time.Time) {
-	if len(text) > tsp.MaxMessage {
+	if len(text) > maxSignalling {
 		return
 	}
 	g := s.dialogs.find(key, now)
