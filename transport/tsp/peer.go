@@ -25,17 +25,22 @@ type peer struct {
 	stop     context.CancelFunc
 	start    time.Time
 
-	talks atomic.Uint64                // the server with which there is a dialogue, packed; 0: none
-	at    atomic.Uint64                // the server with which there is a tunnel, packed; 0: none
-	in    chan []byte                  // messages of that server
-	heard atomic.Uint32                // counts what came through the tunnel, or answers a sign of life
-	echo  atomic.Uint32                // identifies our signs of life
-	far   atomic.Pointer[header.Word6] // to which they go
+	talks atomic.Uint64 // the server with which there is a dialogue, packed; 0: none
+	at    atomic.Uint64 // the server with which there is a tunnel, packed; 0: none
+	in    chan []byte   // messages of that server
+	signs signs
 
 	mu      sync.Mutex // guards the rest, and is held while functions of the user are called
 	id      any
 	removed bool
 	grant   *Grant // of the present tunnel
+}
+
+// signs are the signs of life of a tunnel.
+type signs struct {
+	heard atomic.Uint32                // counts what came through the tunnel
+	echo  atomic.Uint32                // identifies ours
+	far   atomic.Pointer[header.Word6] // to which ours go
 }
 
 func newPeer(port *Port, id any, remote netip.AddrPort, s *Settings) *peer {
@@ -52,7 +57,7 @@ func (p *peer) keeps(b []byte, from uint64) bool {
 		if p.at.Load() != from {
 			return false
 		}
-		p.heard.Add(1)
+		p.signs.heard.Add(1)
 		return !p.isPong(b)
 	}
 	if isSignal(b) && len(b) <= maxSignalling {
@@ -69,8 +74,8 @@ func (p *peer) isPong(b []byte) bool {
 	if len(b) < header.IPv6Len+icmp.HeaderLen || b[0]>>4 != 6 || b[6] != header.ICMPv6 || b[header.IPv6Len] != icmp.EchoReply6 {
 		return false
 	}
-	far := p.far.Load()
-	return far != nil && header.ReadWord6(header.IPv6(b).Source()) == *far && uint32(binary.BigEndian.Uint16(b[header.IPv6Len+4:])) == p.echo.Load()
+	far := p.signs.far.Load()
+	return far != nil && header.ReadWord6(header.IPv6(b).Source()) == *far && uint32(binary.BigEndian.Uint16(b[header.IPv6Len+4:])) == p.signs.echo.Load()
 }
 
 // rename gives the peer another ID, and settings with other functions.
@@ -153,10 +158,10 @@ func (p *peer) negotiate() (Grant, error) {
 // servers in the field know; later ones have others, so that late answers do not fit.
 func (p *peer) talk(_ context.Context, server netip.AddrPort) (talker, error) {
 	sequence := uint32(tsp.FirstSequence)
-	if p.talks.Load() != 0 || p.echo.Load() != 0 {
+	if p.talks.Load() != 0 || p.signs.echo.Load() != 0 {
 		sequence |= rand.Uint32N(1<<20) << 8
 	}
-	p.echo.Store(1 + rand.Uint32N(0xffff))
+	p.signs.echo.Store(1 + rand.Uint32N(0xffff))
 	for len(p.in) > 0 {
 		<-p.in
 	}
@@ -204,7 +209,7 @@ func (p *peer) granted(g Grant) bool {
 	p.grant = &g
 	if g.KeepaliveTo.IsValid() {
 		far, _ := header.Word6Of(g.KeepaliveTo)
-		p.far.Store(&far)
+		p.signs.far.Store(&far)
 	}
 	if f := p.settings.Load().Granted; f != nil {
 		f(g)
@@ -239,7 +244,7 @@ func (p *peer) keep(g *Grant) error {
 		<-p.ctx.Done()
 		return context.Cause(p.ctx)
 	}
-	ping, heard := p.ping(g), p.heard.Load()
+	ping, heard := p.ping(g), p.signs.heard.Load()
 	for missed := 0; missed < p.port.timing.patience; {
 		number := ping[headers+header.IPv6Len+6:]
 		binary.BigEndian.PutUint16(number, binary.BigEndian.Uint16(number)+1)
@@ -253,7 +258,7 @@ func (p *peer) keep(g *Grant) error {
 		if err != nil {
 			return err
 		}
-		switch now := p.heard.Load(); {
+		switch now := p.signs.heard.Load(); {
 		case forgotten:
 			missed = p.port.timing.patience - 1 // one more sign of life: anybody may have said it
 		case now == heard:
@@ -261,7 +266,7 @@ func (p *peer) keep(g *Grant) error {
 		default:
 			missed = 0
 		}
-		heard = p.heard.Load()
+		heard = p.signs.heard.Load()
 	}
 	return fmt.Errorf("TSP server %v has not answered %d times", g.Server, p.port.timing.patience)
 }
@@ -293,7 +298,7 @@ func (p *peer) ping(g *Grant) []byte {
 	copy(ip.Dest(), to[:])
 	msg := ip.Payload()
 	msg[0] = icmp.EchoRequest6
-	binary.BigEndian.PutUint16(msg[4:], uint16(p.echo.Load()))
+	binary.BigEndian.PutUint16(msg[4:], uint16(p.signs.echo.Load()))
 	copy(msg[icmp.HeaderLen:], "sixfour!")
 	return b
 }
