@@ -380,7 +380,7 @@ func TestRecent(t *testing.T) {
 		if age := r.Check(m); age != New {
 			t.Fatalf("message %d: %d", i, age)
 		}
-		r.Add(m)
+		r.Add(m, DefaultWindow)
 		if age := r.Check(m); age != Copy {
 			t.Errorf("message %d again: %d", i, age)
 		}
@@ -398,6 +398,28 @@ func TestRecent(t *testing.T) {
 	}
 }
 
+// Of a client that only sends heartbeats no message is forgotten while it is valid.
+func TestRecentOfHeartbeats(t *testing.T) {
+	const interval, count = 20, 1000
+	var r Recent
+	for i := range count {
+		epoch := uint32(math.MaxUint32 - interval*count/2 + interval*i)
+		m := signedAt(epoch, i)
+		if age := r.Check(m); age != New {
+			t.Fatalf("heartbeat %d: %d", i, age)
+		}
+		r.Add(m, DefaultWindow)
+		for k := max(0, i-2*120/interval); k <= i; k++ {
+			if age := r.Check(signedAt(epoch-uint32(interval*(i-k)), k)); age != Copy {
+				t.Errorf("heartbeat %d after heartbeat %d: %d", k, i, age)
+			}
+		}
+	}
+	if r.many != nil || r.forgot {
+		t.Error("heartbeats need more than little memory")
+	}
+}
+
 // Of many messages none that was forgotten is taken for a new one.
 func TestRecentForgets(t *testing.T) {
 	epoch := uint32(math.MaxUint32 - 50) // begins again meanwhile
@@ -409,7 +431,7 @@ func TestRecentForgets(t *testing.T) {
 		if age := r.Check(m); age == Copy || age == Old && r.until != at {
 			t.Fatalf("message %d: %d", i, age)
 		}
-		r.Add(m)
+		r.Add(m, DefaultWindow)
 	}
 	copies := 0
 	for i := range n {
@@ -441,7 +463,7 @@ func TestSigner(t *testing.T) {
 			if err != nil || !m.Verify(&key) || r.Check(&m) != New {
 				t.Fatalf("packet %d is refused: %v", i, err)
 			}
-			r.Add(&m)
+			r.Add(&m, DefaultWindow)
 			if m.Epoch != 1700000000-uint32(i) {
 				t.Errorf("packet %d has epoch %d", i, m.Epoch)
 			}
@@ -542,7 +564,7 @@ func TestNoAllocs(t *testing.T) {
 			if _, ok := m.Address(); !ok || err != nil || !m.Verify(&key) || r.Check(&m) == Copy {
 				t.Error("refused")
 			}
-			r.Add(&m)
+			r.Add(&m, DefaultWindow)
 		}); n != 0 {
 			t.Errorf("%v: %v allocations", h, n)
 		}

@@ -137,12 +137,14 @@ func (a *arriving) look(f *first) (attaching bool) {
 		return false
 	}
 	now := s.config.Now()
-	client := s.members.add(&f.id, &place{from, f.outer.At}, s.elapsed(now))
-	if ok, _ := s.accept(client, account.Name, &m, &f.outer, now); !ok {
+	client := s.members.add(&f.id, place{from, f.outer.At}, s.elapsed(now))
+	to, ok := s.accept(client, &m, &f.outer, now)
+	if !ok {
+		s.refuseLate(client, account.Name, &m, &f.outer, now)
 		return false
 	}
-	if of := client.session.Load(); of != nil && of.key == key { // attached meanwhile
-		of.take(&m)
+	if of := client.attached(); of != nil && of.key == key && to != nil { // attached meanwhile
+		of.take(to, &m)
 		return false
 	}
 	select {
@@ -163,7 +165,7 @@ func (a *arriving) look(f *first) (attaching bool) {
 			<-a.slots
 		}()
 		if a.attach(of, account, f) {
-			of.take(&m)
+			of.take(of.client, &m)
 		}
 	})
 	return true
@@ -200,10 +202,7 @@ func (a *arriving) attach(of *session, account access.Account, f *first) bool {
 		return false
 	}
 	of.client = client
-	of.told.Store(s.elapsed(s.config.Now()))
-	of.member.session.Store(of)
-	if of.ended.Load() { // by the broker, meanwhile
-		of.member.session.CompareAndSwap(of, nil)
+	if !of.begin(s.elapsed(s.config.Now())) {
 		return false
 	}
 	if s.config.Notice != nil {

@@ -50,7 +50,7 @@ type broker struct {
 	accounts map[netip.Addr]access.Account
 	clients  map[string]*attached // by account
 	refused  []access.Reason
-	quiet    bool // keeps no refusals
+	quiet    bool // keeps no packets and no refusals
 
 	attach func(access.Account) error // nil: no error
 	allow  func(netip.Addr) bool      // nil: always
@@ -85,7 +85,10 @@ func (b *broker) Attach(_ context.Context, account access.Account, c access.Atta
 			return nil, err
 		}
 	}
-	a := &attached{Attachment: c, broker: b, account: account, packets: make(chan []byte, 1000)}
+	a := &attached{Attachment: c, broker: b, account: account}
+	if !b.quiet {
+		a.packets = make(chan []byte, 1000)
+	}
 	a.place.Store(&place{c.From, c.At})
 	b.mu.Lock()
 	old := b.clients[account.Name]

@@ -247,8 +247,8 @@ func TestClientOldServer(t *testing.T) {
 	s := newStub(t)
 	c := connect(t, 1, s.at(), quick)
 	for range 3 {
-		s.receive(ayiya.Noop)
 		m := s.receive(ayiya.EchoRequest)
+		s.receive(ayiya.Noop)
 		if id, _ := m.Address(); netip.AddrFrom16(id) != endpoint(1).Client {
 			t.Errorf("the client says that it is %v", netip.AddrFrom16(id))
 		}

@@ -179,7 +179,7 @@ func (b *outbox) run() {
 		pkts := b.pkts[:0]
 		for i := range parcels {
 			p := &parcels[i]
-			at := p.to.member.last.Load()
+			at := p.to.member.at()
 			h.Op, h.Next, h.Identity = p.op, p.next, p.to.server
 			o := outer(local, at.at, at.from)
 			pkts = append(pkts, transport.Packet{Head: seal(p.b, &o, &h, &p.to.key, &b.signer)})

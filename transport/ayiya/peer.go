@@ -207,14 +207,16 @@ func (s *peer) next(now time.Time) time.Time {
 	return next
 }
 
-// beat sends a heartbeat, and an echo request with it. The caller holds mu.
+// beat sends a heartbeat, and an echo request before it: of the first packets, a server may
+// answer only the one for which it has looked the client up. The caller holds mu.
 func (s *peer) beat(now time.Time, ask bool) error {
-	err := s.say(ayiya.Noop, nil, now)
-	if ask && err == nil {
-		err = s.say(ayiya.EchoRequest, s.nonce[:], now)
+	if ask {
 		s.asked = now
+		if err := s.say(ayiya.EchoRequest, s.nonce[:], now); err != nil {
+			return err
+		}
 	}
-	if err != nil {
+	if err := s.say(ayiya.Noop, nil, now); err != nil {
 		return err
 	}
 	if s.beats++; s.began.IsZero() {
@@ -295,7 +297,7 @@ func (s *peer) accept(m *ayiya.Message, now time.Time) bool {
 	if s.recent.Check(m) == ayiya.Copy {
 		return false
 	}
-	s.recent.Add(m)
+	s.recent.Add(m, window)
 	if s.heard = now; m.Op == ayiya.EchoResponse && subtle.ConstantTimeCompare(m.Payload, s.nonce[:]) == 1 {
 		s.answers = true
 	}

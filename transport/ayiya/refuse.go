@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sixfour/encap/ayiya"
+	"sixfour/encap/header"
 	"sixfour/transport/access"
 )
 
@@ -61,16 +62,26 @@ func (s *Server) refuse(from netip.AddrPort, account string, why *access.Refusal
 	s.config.Authority.Refuse(protocol, from, account, why)
 }
 
-// refuseMember reports a refused packet with a right signature, for each client not too often:
-// a busy client sends many.
-func (s *Server) refuseMember(client *member, from netip.AddrPort, account string, why func() *access.Refusal, now time.Time) {
+// refuseLate reports a packet with a right signature that is not accepted, for each client not
+// too often: a busy client sends many.
+func (s *Server) refuseLate(client *member, account string, m *ayiya.Message, o *header.Outer, now time.Time) {
+	at := max(1, s.elapsed(now))
 	client.mu.Lock()
-	report := now.Sub(client.refused) >= s.config.reports || now.Before(client.refused)
+	same := client.last.from == o.From
+	report := client.refused == 0 || at-client.refused >= int64(s.config.reports)
+	skew := ayiya.Skew(m.Epoch, now)
+	if !s.skewed(skew) && m.Op == ayiya.Noop && same { // old clients send several in one second
+		report = false
+	}
 	if report {
-		client.refused = now
+		client.refused = at
 	}
 	client.mu.Unlock()
-	if report {
-		s.refuse(from, account, why())
+	switch {
+	case !report:
+	case s.skewed(skew):
+		s.refuse(o.From, account, badClock(skew))
+	default:
+		s.refuse(o.From, account, replayed)
 	}
 }

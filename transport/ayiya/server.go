@@ -160,7 +160,7 @@ func (s *Server) Close() error {
 		}
 		s.running.Wait()
 		for _, m := range s.members.all() {
-			if of := m.session.Load(); of != nil {
+			if of := m.attached(); of != nil {
 				of.leave("the server is closed")
 			}
 		}
@@ -230,51 +230,63 @@ func (s *Server) arrived(b *outbox, packet []byte, o *header.Outer, now time.Tim
 		s.arriving.put(b, packet, &id, o)
 		return
 	}
-	of := client.session.Load()
+	client.mu.Lock()
+	of, key, same := client.session, client.key, client.last.from == o.From
+	client.mu.Unlock()
 	if of == nil {
 		s.arriving.put(b, packet, &id, o)
 		return
 	}
-	// The address of the client has been proved, so its packets cost nothing more.
-	if client.last.Load().from != o.From && !s.config.Authority.Allow(o.From.Addr()) {
+	if !same && !s.config.Authority.Allow(o.From.Addr()) {
 		s.refuse(o.From, of.account, tooMany)
 		return
 	}
-	if !m.Verify(&of.key) {
+	if !m.Verify(&key) {
 		s.arriving.put(b, packet, &id, o) // the secret or the hash may have changed
 		return
 	}
-	if ok, moved := s.accept(client, of.account, &m, o, now); ok {
-		of.tell(s.elapsed(now), moved)
-		of.take(&m)
+	if to, ok := s.accept(client, &m, o, now); ok && to != nil {
+		of.take(to, &m)
+	} else if !ok {
+		s.refuseLate(client, of.account, &m, o, now)
 	}
 }
 
-// accept reports whether a verified packet of a client is valid now and no copy, and whether
-// the client has moved. It notes that and where the client is.
-func (s *Server) accept(client *member, account string, m *ayiya.Message, o *header.Outer, now time.Time) (ok, moved bool) {
-	if skew := ayiya.Skew(m.Epoch, now); skew > s.config.Window || skew < -s.config.Window {
-		s.refuseMember(client, o.From, account, func() *access.Refusal { return badClock(skew) }, now)
-		return false, false
+// accept reports whether a verified packet of a client is valid now and no copy. It notes that
+// and where the client is, and tells the broker when the client has moved, and once a second.
+// To is nil if the client is not attached.
+func (s *Server) accept(client *member, m *ayiya.Message, o *header.Outer, now time.Time) (to access.Client, ok bool) {
+	if s.skewed(ayiya.Skew(m.Epoch, now)) {
+		return nil, false
 	}
-	last := client.last.Load()
-	same := last.from == o.From
+	at := s.elapsed(now)
 	client.mu.Lock()
-	age := client.recent.Check(m)
-	if age == ayiya.Copy || age == ayiya.Old && !same {
+	same := client.last.from == o.From
+	if age := client.recent.Check(m); age == ayiya.Copy || age == ayiya.Old && !same {
 		client.mu.Unlock()
-		if m.Op != ayiya.Noop || !same { // old clients send several heartbeats in one second
-			s.refuseMember(client, o.From, account, func() *access.Refusal { return replayed }, now)
-		}
-		return false, false
+		return nil, false
 	}
-	client.recent.Add(m)
-	if moved = !same || last.at != o.At; moved {
-		client.last.Store(&place{o.From, o.At})
+	client.recent.Add(m, s.config.Window)
+	client.heard = at
+	tell := !same || client.last.at != o.At
+	if tell {
+		client.last = place{o.From, o.At}
+	}
+	if to = client.client; at-client.told >= int64(time.Second) {
+		tell = true
+	}
+	if tell {
+		client.told = at
 	}
 	client.mu.Unlock()
-	client.heard.Store(s.elapsed(now))
-	return true, moved
+	if tell && to != nil {
+		to.Heard(o.From, o.At)
+	}
+	return to, true
+}
+
+func (s *Server) skewed(skew time.Duration) bool {
+	return skew > s.config.Window || skew < -s.config.Window
 }
 
 // sweepTime is how often silent clients are looked for, at most and at least.
@@ -296,12 +308,13 @@ func (s *Server) sweep() {
 		now := s.elapsed(s.config.Now())
 		var silent []*session
 		s.members.sweep(func(m *member) bool {
-			age := time.Duration(now - m.heard.Load())
-			of := m.session.Load()
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			age, of := time.Duration(now-m.heard), m.session
 			if of != nil && age > s.config.Silence {
 				silent = append(silent, of)
 			}
-			return of != nil || age < 2*s.config.Window
+			return of != nil || m.attaching || age < 2*s.config.Window
 		})
 		for _, of := range silent {
 			of.leave(fmt.Sprintf("nothing has come from the client for %v", s.config.Silence))

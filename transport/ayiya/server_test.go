@@ -67,7 +67,7 @@ func TestServerVectors(t *testing.T) {
 			f.send(v[c.sends[0]][28:])
 			eventually(t, "the attachment", func() bool {
 				at := s.members.find((*identity)(e.Client.AsSlice()))
-				return at != nil && at.session.Load() != nil
+				return at != nil && at.attached() != nil
 			})
 			for _, name := range c.sends[1:] {
 				f.send(v[name][28:])

@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
-	"time"
 
 	"sixfour/encap/ayiya"
 	"sixfour/encap/header"
@@ -24,7 +23,6 @@ type session struct {
 	client  access.Client
 
 	ended atomic.Bool
-	told  atomic.Int64 // when Heard was called, in nanoseconds since the start of the server
 }
 
 // Send implements access.Link.
@@ -49,23 +47,31 @@ func (s *session) End(why *access.Refusal) {
 
 // end reports whether it has ended the session, which it can do once.
 func (s *session) end() bool {
-	s.member.session.CompareAndSwap(s, nil)
+	m := s.member
+	m.mu.Lock()
+	if m.session == s {
+		m.session, m.client = nil, nil
+	}
+	m.mu.Unlock()
 	return s.ended.CompareAndSwap(false, true)
+}
+
+// begin makes packets of the client use the session, unless the broker has ended it.
+func (s *session) begin(now int64) bool {
+	m := s.member
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.ended.Load() {
+		return false
+	}
+	m.session, m.client, m.key, m.told = s, s.client, s.key, now
+	return true
 }
 
 // leave ends the session, unless the broker has.
 func (s *session) leave(why string) {
 	if s.end() {
 		s.client.Leave(why)
-	}
-}
-
-// tell says to the broker that the client is there: when it has moved, and once a second.
-func (s *session) tell(now int64, moved bool) {
-	if told := s.told.Load(); moved || now-told >= int64(time.Second) {
-		s.told.Store(now)
-		at := s.member.last.Load()
-		s.client.Heard(at.from, at.at)
 	}
 }
 
@@ -77,14 +83,14 @@ func (s *session) say(op ayiya.OpCode, payload []byte) {
 // ask sends a query.
 func (s *session) ask(name string) { s.say(ayiya.QueryRequest, ayiya.AppendQuery(nil, 1, name)) }
 
-// take does what a verified packet asks for.
-func (s *session) take(m *ayiya.Message) {
+// take does what an accepted packet asks for.
+func (s *session) take(client access.Client, m *ayiya.Message) {
 	switch m.Op {
 	case ayiya.EchoForward:
 		s.say(ayiya.EchoResponse, m.Payload)
-		s.forward(m.Payload)
+		forward(client, m.Payload)
 	case ayiya.Forward:
-		s.forward(m.Payload)
+		forward(client, m.Payload)
 	case ayiya.EchoRequest:
 		s.say(ayiya.EchoResponse, m.Payload)
 	case ayiya.QueryRequest:
@@ -94,13 +100,13 @@ func (s *session) take(m *ayiya.Message) {
 
 // forward hands over an inner packet. Clients also send what a host sends on each of its
 // links: packets with a link-local or no source. They are no attempt to deceive anybody.
-func (s *session) forward(inner []byte) {
+func forward(client access.Client, inner []byte) {
 	if header.Version(inner) == 6 {
 		if src := header.IPv6(inner).Source(); src[0] == 0xfe && src[1]&0xc0 == 0x80 || [16]byte(src) == [16]byte{} {
 			return
 		}
 	}
-	s.client.Receive(inner)
+	client.Receive(inner)
 }
 
 // answer answers a query.
@@ -111,7 +117,7 @@ func (s *session) answer(m *ayiya.Message) {
 	case ayiya.QueryVersion:
 		text = version
 	case ayiya.QueryOuterEndpoint:
-		text = s.member.last.Load().from.String()
+		text = s.member.at().from.String()
 	case ayiya.QueryShutdown:
 		text = name
 	}

@@ -3,26 +3,52 @@ package ayiya
 import (
 	"encoding/binary"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"sixfour/encap/ayiya"
+	"sixfour/transport/access"
 )
 
 // identity is the address of a client in its tunnel.
 type identity = [ayiya.IdentityLen]byte
 
 // member is what is known of a client that has proved who it is, while it is attached, and
-// for as long afterwards as copies of its packets would be accepted.
+// for as long afterwards as copies of its packets would be accepted. What each packet needs
+// is close together: with many clients, little of it is in the processor's caches.
 type member struct {
-	session atomic.Pointer[session] // nil: not attached
-	last    atomic.Pointer[place]   // where it was last; never nil
-	heard   atomic.Int64            // when, in nanoseconds since the start of the server
+	mu      sync.Mutex // guards all below
+	moment             // when things happened last
+	current            // session is nil: not attached
+	last    place
+	recent  ayiya.Recent
+}
 
-	mu        sync.Mutex // guards all below
-	recent    ayiya.Recent
-	attaching bool
-	refused   time.Time // when the last refusal was reported
+// moment are times in nanoseconds since the start of the server.
+type moment struct {
+	heard   int64 // a packet was accepted
+	told    int64 // the broker was told so
+	refused int64 // a refusal was reported; 0: never
+}
+
+// current is what the packets of a client that is attached need.
+type current struct {
+	session   *session
+	client    access.Client
+	key       ayiya.Key
+	attaching bool // a goroutine waits for the broker
+}
+
+// at returns where the client was last.
+func (m *member) at() place {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last
+}
+
+// attached returns the session, or nil.
+func (m *member) attached() *session {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.session
 }
 
 // stripes is how many parts the table has. Each has a lock of its own.
@@ -49,15 +75,13 @@ func (t *table) find(id *identity) *member {
 }
 
 // add returns the client with an identity, a new one if there is none, which is at a place.
-func (t *table) add(id *identity, at *place, heard int64) *member {
+func (t *table) add(id *identity, at place, heard int64) *member {
 	s := &t[t.stripe(id)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.members[*id]
 	if m == nil {
-		m = &member{}
-		m.last.Store(at)
-		m.heard.Store(heard)
+		m = &member{last: at, moment: moment{heard: heard}}
 		if s.members == nil {
 			s.members = make(map[identity]*member)
 		}
