@@ -303,3 +303,4 @@ func (p *parser) broker(kind, text string) error {
 	}
 	return err
 }
+

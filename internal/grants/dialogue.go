@@ -184,7 +184,7 @@ func (s *session) beat(ctx context.Context, of *config.Heartbeat, port uint16, e
 			defer s.mu.Unlock()
 			if err != nil && s.seen.Remote.IsValid() {
 				s.fail(s.advise(err))
-			} else if err == nil && s.mode == "heartbeat" {
+			} else if err == nil && s.mode == "heartbeat" && !s.silent {
 				s.succeed()
 			}
 		},

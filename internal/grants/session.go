@@ -35,15 +35,21 @@ type session struct {
 	stop context.CancelFunc // nil: it has not begun; the Set owns it
 	wake chan struct{}      // something below has changed for the goroutine
 
-	mu       sync.Mutex // guards what follows
-	grant    *grant     // the last one; nil: none
-	inUse    *grant     // that the engine has
-	rejected *grant     // that the engine refuses; nil: none
-	retryAt  time.Time  // when it is tried again
-	asked    time.Time  // when the server was asked last
-	beats    *heartbeat.Client
-	seen     Seen
-	status   api.Session
+	mu sync.Mutex // guards what follows
+	offers
+	asked  time.Time // when the server was asked last
+	beats  *heartbeat.Client
+	seen   Seen
+	silent bool // nothing comes from the server
+	status api.Session
+}
+
+// offers is what was granted, and what has become of it.
+type offers struct {
+	grant    *grant    // the last one; nil: none
+	inUse    *grant    // that the engine has
+	rejected *grant    // that the engine refuses; nil: none
+	retryAt  time.Time // when it is tried again
 }
 
 func newSession(s *Set, id identity, t *config.Tunnel) *session {
@@ -264,6 +270,7 @@ func (s *session) look(now Seen) (needs bool) {
 	if s.beats != nil && (before.Remote != now.Remote || before.Local != now.Local) {
 		s.beats.Wake()
 	}
+	s.judge(now.Phase)
 	needs = s.beats != nil && !now.Remote.IsValid()
 	if s.inUse == nil || s.inUse.Path == nil {
 		return needs
@@ -281,6 +288,44 @@ func (s *session) look(now Seen) (needs bool) {
 	}
 	s.kick()
 	return needs
+}
+
+// judge takes the state of the tunnel for that of the session, if the server never answers a
+// message that it does not take. The mutex is held.
+func (s *session) judge(phase api.Phase) {
+	silent := s.silence()
+	if silent == "" {
+		return
+	}
+	switch {
+	case phase == api.Down && s.status.State == api.SessionUp:
+		s.silent = true
+		s.fail(silent)
+	case phase == api.Up && s.silent:
+		s.silent = false
+		s.succeed()
+	}
+}
+
+// silence returns what it may mean that nothing comes from the server; "": a session ends then.
+func (s *session) silence() string {
+	port, identity := s.id.client.Port, s.id.client.Identity()
+	kind := s.mode
+	if g := s.inUse; g != nil && g.Path != nil {
+		kind, identity = kindOf(s.mode, g), g.Address.Addr()
+		port = config.HeartbeatPortNumber
+		if kind == "ayiya" {
+			port = config.AYIYAPortNumber
+		}
+	}
+	const begins = "nothing comes from the server, which answers no message that it does not take: does it know the identity %v, is the password right, do both clocks agree within a minute, and does UDP port %d pass"
+	switch kind {
+	case "ayiya":
+		return fmt.Sprintf(begins+"? Do both ends have the same hash?", identity, port)
+	case "heartbeat":
+		return fmt.Sprintf(begins+", and protocol 41?", identity, port)
+	}
+	return ""
 }
 
 // kick wakes the goroutine of the session.
