@@ -158,6 +158,10 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	if err := privilege.Check(cfg); err != nil {
 		return err
 	}
+	served, err := openBroker(cfg, log.Logger) // its store may be in a directory that only root may make
+	if err != nil {
+		return err
+	}
 	who, err := privilege.Become(cfg, f.config)
 	if err != nil {
 		return err
@@ -169,7 +173,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hup := notifyHangup()
-	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find(), watchdog: systemd.Watchdog(), lastBeat: time.Now(), user: who}
+	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find(), watchdog: systemd.Watchdog(), lastBeat: time.Now(), user: who, broker: served}
 	p.grants = p.newSessions()
 	first := p.grants.Apply(cfg)
 	if p.Engine, err = engine.New(first.Config, log.Logger); err != nil {
@@ -213,6 +217,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		log.Info("stopping")
 		p.notify(systemd.Stopping)
 	})()
+	defer p.runBroker(ctx)()
 	go p.reloadOnSignal(ctx, hup)
 	sessions, end := context.WithCancel(ctx) // end is called however Run ends
 	ended := make(chan struct{})

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/api"
+	"sixfour/internal/broker"
 	"sixfour/internal/config"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/configfile"
@@ -33,6 +34,7 @@ type process struct {
 	user    privilege.User
 	sandbox *privilege.Sandbox
 	grants  *grants.Set
+	broker  *broker.Broker // nil: there is none
 
 	watchdog  time.Duration // how often the service manager expects a notification; 0: never
 	lastBeat  time.Time     // when it got the last one; only the engine's control loop uses it
@@ -114,6 +116,7 @@ func (p *process) reload(ctx context.Context) (api.Plan, error) {
 		p.logFailure(err)
 		return api.Plan{}, err
 	}
+	p.broker.Install(cfg)
 	a := p.grants.Apply(cfg)
 	plan, err := p.Engine.Reload(ctx, a.Config)
 	a.Done(err, true)
@@ -133,6 +136,12 @@ func (p *process) applySettings(plan *api.Plan, cfg *config.Config) {
 	for _, table := range p.cfg.Sections(cfg) {
 		switch {
 		case table == "gateway":
+			plan.Settings = append(plan.Settings, table)
+		case table == "broker" && cfg.Broker.Equal(&p.cfg.Broker): // only its place in the file is another one
+			running.Broker = cfg.Broker
+		case table == "broker" && !p.broker.NeedsRestart(&cfg.Broker):
+			p.broker.Reload(&cfg.Broker)
+			running.Broker = cfg.Broker
 			plan.Settings = append(plan.Settings, table)
 		case table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil:
 			running.Log = cfg.Log

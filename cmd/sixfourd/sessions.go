@@ -37,10 +37,13 @@ func (p *process) applyGrants(ctx context.Context) error {
 	return err
 }
 
-// Status returns the state of all tunnels, with their sessions.
+// Status returns the state of all tunnels, with their sessions, and of the broker.
 func (p *process) Status() api.Status {
 	s := p.Engine.Status()
 	p.grants.Fill(&s)
+	if p.broker != nil {
+		s.Broker = p.broker.Status()
+	}
 	return s
 }
 

@@ -132,7 +132,9 @@ func (d *Digest) Check(c Challenge, password string) (proof string, ok bool) {
 }
 
 // Proof returns the proof that a server owes to a client's own answer.
-func (d *Digest) Proof(password string) string { return d.hash(d.secret(password, narrows(d.Charset)), ":") }
+func (d *Digest) Proof(password string) string {
+	return d.hash(d.secret(password, narrows(d.Charset)), ":")
+}
 
 // AppendProof appends the message with a server's proof.
 func AppendProof(b []byte, proof string) []byte { return appendBase64(b, "rspauth="+proof) }

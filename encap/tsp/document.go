@@ -303,4 +303,3 @@ func (p *parser) broker(kind, text string) error {
 	}
 	return err
 }
-

@@ -25,4 +25,10 @@ const (
 	EventSession = "session"  // a server has granted something, or the session with it has begun or ended
 	EventError   = "error"    // an error occurred
 	EventLost    = "lost"
+
+	// Of the clients of a broker, whose accounts are the peers.
+	EventGranted = "granted" // a client was attached with its prefix
+	EventMoved   = "moved"   // it has another outer address, or is at another server
+	EventLeft    = "left"    // it is not attached any more
+	EventRefused = "refused" // a client was refused
 )

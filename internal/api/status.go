@@ -19,6 +19,8 @@ type Status struct {
 	Sandbox        *Sandbox        `json:"sandbox,omitempty"`
 	// Gateway is the status of [gateway]; nil: there is none.
 	Gateway *GatewayStatus `json:"gateway,omitempty"`
+	// Broker is the status of [broker]; nil: there is none.
+	Broker *BrokerStatus `json:"broker,omitempty"`
 }
 
 // Reloads counts reloads of the configuration.

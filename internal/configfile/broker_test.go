@@ -41,7 +41,7 @@ address  = "::"
 	b := c.Broker
 	want := config.Broker{
 		Interface: "six1", Name: "broker1", MTU: 1400,
-		Store: config.BrokerStore{URLs: []string{"https://etcd1:2379", "https://etcd2:2379"}, CA: "/etc/ca.pem", Prefix: "/sixfour/"},
+		Store: config.BrokerStore{URLs: []string{"https://etcd1:2379", "https://etcd2:2379"}, CA: "/etc/ca.pem"},
 		Pool:  []netip.Prefix{netip.MustParsePrefix("2001:db8:100::/40"), netip.MustParsePrefix("2001:db8:8000::/36")}, PrefixLength: 60, MaxPrefixLength: 52,
 		Endpoints: netip.MustParsePrefix("2001:db8:ff::/48"), NDPProxy: "eth0", Open: true,
 		Listen: []config.BrokerListener{

@@ -85,7 +85,7 @@ var rules = map[string][]string{
 	"sixfour/internal/names":               {"sixfour/internal/config"},
 	"sixfour/internal/ddns":                {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/datapath", "sixfour/internal/version"},
 	"sixfour/internal/wiring":              {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/source", "sixfour/internal/config", "sixfour/internal/datapath", "sixfour/internal/liveness", "sixfour/internal/ports", "sixfour/internal/probe", "sixfour/transport/xdp"},
-	"sixfour/internal/broker":              {},
+	"sixfour/internal/broker":              {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/tic", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/config/mechanism", "sixfour/internal/config/problem", "sixfour/internal/events", "sixfour/internal/hostwatch", "sixfour/internal/leases", "sixfour/internal/nft", "sixfour/internal/rtnl", "sixfour/internal/session/heartbeat", "sixfour/internal/session/tic", "sixfour/internal/sessions", "sixfour/internal/store", "sixfour/internal/store/etcd", "sixfour/transport", "sixfour/transport/access", "sixfour/transport/ayiya", "sixfour/transport/jsontun", "sixfour/transport/tsp"},
 	"sixfour/internal/site":                {"sixfour/encap/resolve"},
 	"sixfour/internal/gateway":             {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/nft"},
 	"sixfour/internal/selection":           {"sixfour/internal/api"},

@@ -47,6 +47,9 @@ var devices = []uint32{
 	unix.TCGETS, unix.TIOCGWINSZ,
 }
 
+// storing are the calls by which a database changes its file, which is open already.
+var storing = []uint32{unix.SYS_PWRITE64, unix.SYS_FTRUNCATE, unix.SYS_FSYNC, unix.SYS_FDATASYNC}
+
 // callsFor returns all calls that a process with this process ID may make.
 func callsFor(n needs, pid uint32) []call {
 	var calls []call
@@ -72,6 +75,11 @@ func callsFor(n needs, pid uint32) []call {
 	}
 	if n.xdp {
 		calls = append(calls, call{number: unix.SYS_BPF})
+	}
+	if n.store {
+		for _, number := range storing {
+			calls = append(calls, call{number: number})
+		}
 	}
 	return calls
 }

@@ -33,11 +33,11 @@ func (s Sockets) listenHTTPS(of config.HTTPSPort, k ports.Key, o transport.Optio
 	case of.Certificate == "":
 		c.Plain = true
 	default:
-		pair := &certificate{files: of, log: s.Log}
-		if _, err := pair.get(nil); err != nil {
+		get, err := Certificate(of.Certificate, of.Key, s.Log)
+		if err != nil {
 			return nil, err
 		}
-		c.Certificate = pair.get
+		c.Certificate = get
 	}
 	limit := limiter{log: s.Log.With(zap.Stringer("local", k.Local))}
 	c.Refused = limit.refused
@@ -91,10 +91,21 @@ func (l *limiter) refused(from netip.AddrPort, why error) {
 	l.log.Info("a connection was refused", zap.Stringer("from", from), zap.Error(why), zap.Int("others", more))
 }
 
-// certificate is a certificate with its key, in files that are read again when they change.
+// Certificate returns what tls.Config.GetCertificate needs: a certificate with its key, in files
+// that are read again when they change. If the files are not valid any more, it is the former
+// one.
+func Certificate(chain, key string, log *zap.Logger) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
+	c := &certificate{chain: chain, key: key, log: log}
+	if _, err := c.get(nil); err != nil {
+		return nil, err
+	}
+	return c.get, nil
+}
+
+// certificate is a certificate with its key, in files.
 type certificate struct {
-	files config.HTTPSPort
-	log   *zap.Logger
+	chain, key string // files
+	log        *zap.Logger
 
 	mu      sync.Mutex
 	pair    *tls.Certificate
@@ -115,7 +126,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	c.looked = now
 	var changed [2]time.Time
-	for i, path := range [...]string{c.files.Certificate, c.files.Key} {
+	for i, path := range [...]string{c.chain, c.key} {
 		if info, err := os.Stat(path); err == nil {
 			changed[i] = info.ModTime()
 		}
@@ -129,7 +140,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	case err == nil:
 		c.pair = pair
 		if leaf := pair.Leaf; leaf != nil && now.After(leaf.NotAfter) {
-			c.log.Warn("the certificate has expired: peers refuse it: renew it", zap.String("certificate", c.files.Certificate), zap.Time("since", leaf.NotAfter))
+			c.log.Warn("the certificate has expired: peers refuse it: renew it", zap.String("certificate", c.chain), zap.Time("since", leaf.NotAfter))
 		}
 	case c.pair == nil:
 		return nil, err
@@ -140,17 +151,17 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 func (c *certificate) read() (*tls.Certificate, error) {
-	chain, err := os.ReadFile(c.files.Certificate)
+	chain, err := os.ReadFile(c.chain)
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
-	key, err := trusted.ReadSecret(c.files.Key)
+	key, err := trusted.ReadSecret(c.key)
 	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", c.files.Key, err)
+		return nil, fmt.Errorf("key %s: %w", c.key, err)
 	}
 	pair, err := tls.X509KeyPair(chain, []byte(key))
 	if err != nil {
-		return nil, fmt.Errorf("certificate %s and key %s: %w", c.files.Certificate, c.files.Key, err)
+		return nil, fmt.Errorf("certificate %s and key %s: %w", c.chain, c.key, err)
 	}
 	return &pair, nil
 }

@@ -63,7 +63,7 @@ func TestCertificateRenewed(t *testing.T) {
 		}
 	}
 	core, log := observer.New(zapcore.DebugLevel)
-	c := &certificate{files: of, log: zap.New(core)}
+	c := &certificate{chain: of.Certificate, key: of.Key, log: zap.New(core)}
 	number := func(want int64) {
 		t.Helper()
 		c.looked = time.Time{} // long ago

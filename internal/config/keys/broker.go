@@ -13,7 +13,7 @@ var brokerReference = []Key{
 	{Table: TableBroker, Name: "store_ca", Values: "an absolute path", Needed: "with URLs", Meaning: "file with the certificate of the authority of the cluster's servers, in PEM"},
 	{Table: TableBroker, Name: "store_cert", Values: "an absolute path", Meaning: "file with the certificate by which the cluster knows this server, in PEM"},
 	{Table: TableBroker, Name: "store_key", Values: "an absolute path", Needed: "with `store_cert`", Meaning: "file with the private key of that certificate; mode 0600"},
-	{Table: TableBroker, Name: "store_prefix", Values: "a text", Meaning: "what all keys in the cluster begin with; left out: /sixfour/"},
+	{Table: TableBroker, Name: "store_prefix", Values: "a text", Meaning: "what all keys in the cluster begin with; left out: /sixfour/broker/"},
 	{Table: TableBroker, Name: "name", Values: "a name", Meaning: "name of this server, which no other one with the same cluster has; left out: that of the host"},
 	{Table: TableBroker, Name: "pool", Values: prefixes6, Needed: "always", Meaning: "the prefixes that clients are given parts of"},
 	{Table: TableBroker, Name: "prefix_length", Values: "48 to 64", Default: "64", Meaning: "length of the prefix of a client"},

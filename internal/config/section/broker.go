@@ -22,7 +22,6 @@ import (
 const (
 	defaultBrokerInterface = "six0"
 	defaultBrokerStore     = "/var/lib/sixfour/broker.db"
-	defaultBrokerPrefix    = "/sixfour/"
 	defaultBrokerMTU       = int64(encap.MinTunnelMTU6)
 	// maxBrokerMTU is what AYIYA carries over Ethernet: 1500 less 20 for IPv4, 8 for UDP and 44
 	// for AYIYA.
@@ -60,7 +59,7 @@ var brokerKeys = []tree.Key[*brokerDraft]{
 	{Name: "store_cert", Read: fileOf(func(b *brokerDraft) *string { return &b.Store.Cert })},
 	{Name: "store_key", Read: fileOf(func(b *brokerDraft) *string { return &b.Store.Key })},
 	{Name: "store_prefix", Read: func(r *problem.Report, e tree.Entry, b *brokerDraft) {
-		const want = `the beginning of all keys, such as "/sixfour/"`
+		const want = `the beginning of all keys, such as "/sixfour/broker/"`
 		if s, ok := value.String(r, e, want); ok {
 			if s == "" || strings.ContainsRune(s, 0) {
 				value.Refuse(r, e, want)
@@ -167,7 +166,7 @@ func readBroker(r *problem.Report, e tree.Entry, c *config.Config) {
 	}
 	b := &brokerDraft{full: r.ReadSecret != nil}
 	b.Interface, b.MTU, b.PrefixLength = defaultBrokerInterface, encap.TunnelMTU(defaultBrokerMTU), defaultPrefixLength
-	b.Store = config.BrokerStore{File: defaultBrokerStore, Prefix: defaultBrokerPrefix}
+	b.Store = config.BrokerStore{File: defaultBrokerStore}
 	b.Source = config.Source{File: r.File, Header: e.KeyAt, Keys: map[string]problem.Pos{}}
 	for name, of := range e.Table {
 		b.Source.Keys[name] = of.At
@@ -175,9 +174,6 @@ func readBroker(r *problem.Report, e tree.Entry, c *config.Config) {
 	b.state = keys.Read(r, keys.TableBroker, e.Value, brokerKeys, b)
 	if !b.state.Set["max_prefix_length"] {
 		b.MaxPrefixLength = b.PrefixLength
-	}
-	if b.Store.File != "" {
-		b.Store.Prefix = ""
 	}
 	b.check(r, c.Tunnels)
 	c.Broker = b.Broker

@@ -1,0 +1,157 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sixfour/internal/leases"
+	"sixfour/internal/rig"
+	"sixfour/internal/session/heartbeat"
+	"sixfour/internal/store"
+)
+
+// brokered is the network of the broker's tests:
+//
+//	client                        server                                router
+//	203.0.113.20/24 vb ──── va 203.0.113.10/24, up 2001:db8:1::1/64 ──── down 2001:db8:1::2/64
+//
+// The pool 2001:db8:100::/40 and the endpoints 2001:db8:ff::/48 are routed to the server.
+type brokered struct {
+	client, server, router *rig.Namespace
+	dir, store             string
+}
+
+var routerAddr = netip.MustParseAddr("2001:db8:1::2")
+
+func newBrokered(t *testing.T) brokered {
+	t.Helper()
+	h := newHosts(t, 1500)
+	n := brokered{client: h.b, server: h.a, router: newNamespace(t, "router"), dir: t.TempDir()}
+	n.store = filepath.Join(n.dir, "broker.db")
+	must(t, rig.Veth(n.server, "up", n.router, "down", 1500))
+	must(t, n.server.AddAddr("up", netip.MustParsePrefix("2001:db8:1::1/64")))
+	must(t, n.router.AddAddr("down", netip.PrefixFrom(routerAddr, 64)))
+	must(t, n.server.LinkUp("up"))
+	must(t, n.router.LinkUp("down"))
+	must(t, n.server.Forward())
+	for _, p := range []string{"2001:db8:100::/40", "2001:db8:ff::/48"} {
+		must(t, n.router.AddRoute(netip.MustParsePrefix(p), netip.MustParseAddr("2001:db8:1::1"), "down"))
+	}
+	return n
+}
+
+// config returns the configuration of the broker, with listeners at the server's address.
+func (n *brokered) config(lines string, protocols ...string) string {
+	c := fmt.Sprintf("[broker]\nstore = %q\npool = [\"2001:db8:100::/40\"]\nendpoints = \"2001:db8:ff::/48\"\n%s\n", n.store, lines)
+	for _, p := range protocols {
+		c += fmt.Sprintf("[[broker.listen]]\nprotocol = %q\naddress = \"203.0.113.10\"\n", p)
+	}
+	return c
+}
+
+// account adds an account to the store, which no daemon uses, and gives it a lease.
+func (n *brokered) account(t *testing.T, name, secret string) leases.Lease {
+	t.Helper()
+	s, err := store.OpenBolt(n.store)
+	must(t, err)
+	defer s.Close()
+	b, err := leases.Open(t.Context(), leases.Config{
+		Store: s, Server: "test", Pool: []netip.Prefix{netip.MustParsePrefix("2001:db8:100::/40")}, PrefixLength: 64, MaxPrefixLength: 64,
+		Endpoints: netip.MustParsePrefix("2001:db8:ff::/48"), MTU: 1280,
+	})
+	must(t, err)
+	defer b.Close()
+	_, err = b.Add(t.Context(), leases.Account{Name: name, Secret: secret, Type: "heartbeat", Enabled: true})
+	must(t, err)
+	l, err := b.Assign(t.Context(), name, 0)
+	must(t, err)
+	return l
+}
+
+// routes returns the IPv6 routes of a namespace through a device.
+func routes(t *testing.T, ns *rig.Namespace, dev string) string {
+	t.Helper()
+	cmd := exec.Command("ip", "-6", "route", "show", "dev", dev)
+	var out strings.Builder
+	cmd.Stdout = &out
+	must(t, ns.Start(cmd))
+	must(t, cmd.Wait())
+	return out.String()
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	eventually(t, what, func() error {
+		if !is() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
+// beats sends heartbeats from the client until it is stopped.
+func (n *brokered) beats(t *testing.T, l leases.Lease, secret string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	c := heartbeat.NewClient(heartbeat.ClientConfig{
+		Server:   func() (netip.AddrPort, bool) { return netip.MustParseAddrPort("203.0.113.10:3740"), true },
+		Identity: l.Endpoint.Client, Secret: secret, Sender: true, Every: time.Second,
+	})
+	go func() {
+		defer close(done)
+		_ = n.client.Do(func() error { c.Run(ctx); return nil })
+	}()
+	return func() { cancel(); <-done }
+}
+
+// A client of heartbeat gets its prefix through the broker: packets pass in both directions, its
+// ends of the tunnel answer, and its prefix is in the kernel's routing table as long as it is
+// attached. A daemon with nothing but a broker works, and leaves nothing behind when it is
+// killed.
+func TestBrokerHeartbeat(t *testing.T) {
+	t.Parallel()
+	n := newBrokered(t)
+	lease := n.account(t, "alice", "wonderland")
+	a := start(t, n.server, n.config("", "heartbeat"))
+	inside := lease.Prefix.Addr().Next()
+	start(t, n.client, fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = \"6in4\"\nlocal = \"203.0.113.20\"\nremote = \"203.0.113.10\"\naddress = [\"%v/64\", \"%v/128\"]\nroutes = [\"::/0\"]\nmtu = 1280\n", lease.Endpoint.Client, inside))
+	if got := routes(t, n.server, "six0"); strings.Contains(got, lease.Prefix.String()) {
+		t.Errorf("the prefix is routed already:\n%s", got)
+	}
+	stop := n.beats(t, lease, "wonderland")
+	defer stop()
+	until(t, "the prefix is routed", func() bool { return strings.Contains(routes(t, n.server, "six0"), lease.Prefix.String()) })
+	pings(t, n.router, inside, rig.PingOptions{})
+	pings(t, n.client, routerAddr, rig.PingOptions{})
+	pings(t, n.client, lease.Endpoint.Broker, rig.PingOptions{})
+	pings(t, n.router, lease.Endpoint.Client, rig.PingOptions{})
+	must(t, a.cmd.Process.Signal(syscall.SIGKILL))
+	until(t, "the interface is gone", func() bool {
+		links, err := n.server.Handle().LinkByName("six0")
+		return err != nil && links == nil
+	})
+	// Another process serves it again, and takes the route away when the client is gone.
+	b := start(t, n.server, n.config("", "heartbeat"))
+	until(t, "the prefix is routed again", func() bool { return strings.Contains(routes(t, n.server, "six0"), lease.Prefix.String()) })
+	pings(t, n.router, inside, rig.PingOptions{})
+	if s, _ := b.status(t); s.Broker == nil || s.Broker.Clients["heartbeat"] != 1 || s.Broker.Leases != 1 || s.Broker.Accounts != 1 || s.Broker.Listeners[0].Error != "" {
+		t.Errorf("the status is %+v", s.Broker)
+	}
+	if code := b.end(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	if _, err := os.Stat(n.store); err != nil {
+		t.Error(err)
+	}
+}
