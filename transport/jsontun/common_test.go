@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -21,6 +22,9 @@ import (
 	"sixfour/transport"
 	"sixfour/transport/access"
 )
+
+// The main thread is for the main goroutine: its namespace is the process's.
+func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 

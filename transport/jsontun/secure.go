@@ -66,6 +66,8 @@ func (c *client) encrypt(b []byte) error {
 	if s.secure == nil {
 		s.mu.Unlock()
 		conn.Close()
+		s.door.remove(c)
+		s.connections.Add(-1)
 		return nil
 	}
 	s.secure[x] = true

@@ -585,3 +585,35 @@ func TestClose(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// FuzzStream cuts a client's stream anywhere: the packets are the same, and none is longer than
+// allowed.
+func FuzzStream(f *testing.F) {
+	f.Add([]byte(`{"Id":"open"} `+string(inner(60, 1))+string(inner(41, 2))), 20)
+	f.Add(append(inner(60, 1), 0x45), 59)
+	f.Add([]byte(`{"Id":"open`), 3)
+	f.Fuzz(func(t *testing.T, b []byte, cut int) {
+		run := func(parts ...[]byte) (of *attached, left []byte, failed bool) {
+			of, d := new(attached), &dialogue{id: "open"}
+			for _, part := range parts {
+				rest, err := receive(append(left, part...), &d, of)
+				if err != nil {
+					return of, nil, true
+				}
+				left = slices.Clone(rest)
+			}
+			return of, left, false
+		}
+		if cut < 0 || cut > len(b) {
+			return
+		}
+		whole, left, failed := run(b)
+		parts, otherLeft, otherFailed := run(b[:cut], b[cut:])
+		if failed != otherFailed || !slices.EqualFunc(whole.received, parts.received, bytes.Equal) || !bytes.Equal(left, otherLeft) {
+			t.Fatalf("%x, %x, %v in one piece; %x, %x, %v in two", whole.received, left, failed, parts.received, otherLeft, otherFailed)
+		}
+		if len(left) >= jsontun.MaxPacket {
+			t.Fatalf("%d bytes are left", len(left))
+		}
+	})
+}
