@@ -1,8 +1,10 @@
 package tsp
 
 import (
+	"net/netip"
 	"time"
 
+	"sixfour/encap/header"
 	"sixfour/transport"
 )
 
@@ -20,4 +22,9 @@ func ListenFor(c Config, unit time.Duration) (*Port, error) {
 	t.first, t.accept, t.tcp = unit/5, unit/2, 10*unit
 	t.retry, t.most, t.refused, t.keep = unit/4, unit, unit/2, unit
 	return listen(c, transport.Options{}, t)
+}
+
+// Datagram takes a datagram, as if it had been received.
+func (s *Server) Datagram(b []byte, from, at netip.AddrPort) {
+	s.datagrams(b, 0, &header.Outer{From: from, At: at}, time.Now())
 }

@@ -200,10 +200,11 @@ func (s *Server) signal(h tsp.Header, text []byte, key tuple, o *header.Outer, n
 		}
 		return
 	}
-	if tsp.Begins(text) {
-		if !s.config.Authority.Allow(o.From.Addr()) {
-			return
-		}
+	begins := tsp.Begins(text)
+	if (begins || !g.dialogue.Started()) && !s.config.Authority.Allow(o.From.Addr()) {
+		return
+	}
+	if begins {
 		g.begin(s)
 	}
 	g.moved = now
