@@ -262,7 +262,7 @@ func (n *Negotiation) acceptable(t *Tunnel) error {
 		return errors.New("it grants a tunnel in UDP in a dialogue over TCP")
 	case !usable(t.Client.IPv6):
 		return errors.New("it grants no IPv6 address")
-	case t.Type == V6V4 && !unicast4(t.Server.IPv4):
+	case t.Type == V6V4 && (!unicast4(t.Server.IPv4) || t.Server.IPv4.IsLoopback() && !n.r.Local.IsLoopback()):
 		return errors.New("it does not say its IPv4 address")
 	}
 	if p := t.Client.Prefix; p.IsValid() && (p.Bits() < minPrefix || p.Bits() > 128 || !usable(p.Addr())) {
@@ -284,5 +284,5 @@ func usable(a netip.Addr) bool {
 }
 
 func unicast4(a netip.Addr) bool {
-	return a.Is4() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && a.As4()[0] < 224 && a.As4()[0] != 0
+	return a.Is4() && a.As4()[0] < 224 && a.As4()[0] != 0
 }

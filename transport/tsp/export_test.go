@@ -28,3 +28,15 @@ func ListenFor(c Config, unit time.Duration) (*Port, error) {
 func (s *Server) Datagram(b []byte, from, at netip.AddrPort) {
 	s.datagrams(b, 0, &header.Outer{From: from, At: at}, time.Now())
 }
+
+// Sift takes messages out of a buffer, as a port does whose peer is at an address. It returns
+// whether packets are left, and how many messages there were.
+func Sift(at netip.AddrPort, b []byte, m *transport.Meta) (left bool, messages int) {
+	p := &peer{in: make(chan []byte, 16)}
+	p.at.Store(packed(at))
+	left = sift([]*peer{p}, b, m)
+	return left, len(p.in)
+}
+
+// Sift does the same with the peers of a port.
+func (p *Port) Sift(b []byte, m *transport.Meta) bool { return sift(*p.peers.Load(), b, m) }
