@@ -244,6 +244,42 @@ func TestAddressInUse(t *testing.T) {
 	}
 }
 
+// receiver is a link that wants to know the client.
+type receiver struct {
+	discard
+	clients chan access.Client
+	left    chan bool
+}
+
+func (r receiver) Attached(c access.Client) { r.clients <- c }
+func (r receiver) Left()                    { r.left <- true }
+
+// The link of a tunnel in protocol 41 gets to know its client, as if there were nothing between
+// it and the broker.
+func TestRawLink(t *testing.T) {
+	a := newAuthority()
+	a.add("alice", "wonder")
+	link := receiver{clients: make(chan access.Client, 1), left: make(chan bool, 1)}
+	s := serve(t, a, func(c *tsp.ServerConfig) { c.Raw = func(netip.Addr) access.Link { return link } })
+	o := dial(t, s.Local())
+	o.login("alice", "wonder")
+	o.ask(request(wire.V6V4, "127.0.0.1", 0))
+	c := a.next(t)
+	follower, ok := c.attachment.Link.(interface {
+		Attached(access.Client)
+		Left()
+	})
+	if !ok {
+		t.Fatal("the link does not want to know the client")
+	}
+	follower.Attached(c)
+	if take(t, link.clients, "the client") != access.Client(c) {
+		t.Error("the link knows another client")
+	}
+	follower.Left()
+	take(t, link.left, "the end")
+}
+
 // A client may ask again what it has, and give it back.
 func TestInfoAndDelete(t *testing.T) {
 	a := newAuthority()

@@ -127,6 +127,22 @@ func (r *rawLink) End(why *access.Refusal) {
 	r.Link.End(why)
 }
 
+// Attached passes on who the client is to a link that wants to know, because it receives the
+// packets of the client.
+func (r *rawLink) Attached(c access.Client) {
+	if l, ok := r.Link.(interface{ Attached(access.Client) }); ok {
+		l.Attached(c)
+	}
+}
+
+// Left passes on that the client has left.
+func (r *rawLink) Left() {
+	r.table.disown(r)
+	if l, ok := r.Link.(interface{ Left() }); ok {
+		l.Left()
+	}
+}
+
 func (t *table) disown(r *rawLink) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
