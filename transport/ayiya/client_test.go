@@ -35,11 +35,19 @@ type client struct {
 
 func connect(t testing.TB, n int, server netip.AddrPort, tm timing, change ...func(*Settings)) *client {
 	t.Helper()
-	c := &client{reports: make(chan string, 100), got: make(chan []byte, 2000)}
 	local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0)
 	if server.Addr().Is6() {
 		local = netip.AddrPortFrom(netip.MustParseAddr("::1"), 0)
 	}
+	c := newClient(t, local, tm)
+	must(t, c.SetPeers([]transport.SessionPeer{{ID: n, Remote: server, Settings: settings(n, change...)}}))
+	return c
+}
+
+// newClient opens a port without a server, in the network namespace of the calling thread.
+func newClient(t testing.TB, local netip.AddrPort, tm timing) *client {
+	t.Helper()
+	c := &client{reports: make(chan string, 100), got: make(chan []byte, 2000)}
 	var err error
 	c.Port, err = listen(Config{
 		Local: local,
@@ -57,7 +65,6 @@ func connect(t testing.TB, n int, server netip.AddrPort, tm timing, change ...fu
 	c.local = c.Local()
 	c.tx, err = c.Sender(transport.Options{})
 	must(t, err)
-	must(t, c.SetPeers([]transport.SessionPeer{{ID: n, Remote: server, Settings: settings(n, change...)}}))
 	go c.receive(t)
 	return c
 }
@@ -87,7 +94,7 @@ func (c *client) receive(t testing.TB) {
 			if each == 0 {
 				each = m.Size - front
 			}
-			if o, payload, ok := header.OpenUDP(bufs[i][:front+each]); !ok || len(payload) != each || o.At != c.local {
+			if o, payload, ok := header.OpenUDP(bufs[i][:front+each]); !ok || len(payload) != each || o.At.Port() != c.local.Port() {
 				t.Errorf("a packet with the headers %x", bufs[i][:front])
 			}
 			for at := front; at < m.Size; at += each {

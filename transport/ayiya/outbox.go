@@ -32,16 +32,11 @@ var (
 )
 
 // seal writes the headers of a packet whose payload begins at b[room], and returns the packet.
-// The payload may be empty. Only TOS and TTL of from are used if its addresses are those of
-// an earlier call. The kernel computes the UDP checksum.
+// The payload may be empty. The kernel computes the UDP checksum.
 func seal(b []byte, o *header.Outer, h *ayiya.Header, k *ayiya.Key, s *ayiya.Signer) []byte {
 	front := header.HeadersLen(o.From.Addr())
 	b = b[room-k.Hash().HeaderLen()-front:]
-	if s == nil {
-		ayiya.Sign(b[front:], h, k)
-	} else {
-		s.Sign(b[front:], h, k)
-	}
+	s.Sign(b[front:], h, k)
 	header.PutHeaders(b, o)
 	if o.From.Addr().Is4() {
 		binary.BigEndian.PutUint16(b[6:], header.DF)

@@ -43,6 +43,9 @@ type peer struct {
 	up   atomic.Bool  // connected
 	sent atomic.Int64 // when something was sent, in nanoseconds since the epoch of the process
 
+	own    sync.Mutex // guards signer
+	signer ayiya.Signer
+
 	mu sync.Mutex // guards peerState
 	peerState
 }
@@ -240,7 +243,9 @@ func (s *peer) say(op ayiya.OpCode, payload []byte, now time.Time) error {
 	b := append(make([]byte, room, room+len(payload)), payload...)
 	o := outer(s.port.Local(), netip.AddrPort{}, s.remote)
 	h := ayiya.Header{Op: op, Next: ayiya.NextNone, Epoch: ayiya.Epoch(now), Identity: s.client}
-	if err := s.port.tx.SendOne(seal(b, &o, &h, &s.key, nil)); err != nil {
+	s.own.Lock()
+	defer s.own.Unlock()
+	if err := s.port.tx.SendOne(seal(b, &o, &h, &s.key, &s.signer)); err != nil {
 		return err
 	}
 	s.sent.Store(int64(now.Sub(epoch)))
