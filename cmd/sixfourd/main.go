@@ -36,6 +36,7 @@ import (
 type flags struct {
 	config, logLevel, logFormat string
 	check, checkStart, clean    bool
+	broker                      bool
 }
 
 func main() {
@@ -65,6 +66,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(text.NewWriter(stderr), err)
 		return usage.ExitMisuse
+	}
+	if f.broker {
+		if err := answerBroker(f.config, &cfg.Broker, os.Stdin, stdout); err != nil {
+			fmt.Fprintf(text.NewWriter(stderr), "sixfourd: %v\n", err)
+			return usage.ExitFailure
+		}
+		return usage.ExitOK
 	}
 	log, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
@@ -101,6 +109,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (f flags, code int, don
 	fs.BoolVar(&f.check, "check", false, "")
 	fs.BoolVar(&f.checkStart, "check-start", false, "")
 	fs.BoolVar(&f.clean, "clean", false, "")
+	fs.BoolVar(&f.broker, "broker", false, "")
 	printVersion := fs.Bool("version", false, "")
 	err := fs.Parse(args)
 	switch {
@@ -136,7 +145,7 @@ func misuse(err error) string {
 	return what
 }
 
-var flagNames = []string{"config", "check", "check-start", "clean", "log-level", "log-format", "help", "version"}
+var flagNames = []string{"config", "check", "check-start", "clean", "broker", "log-level", "log-format", "help", "version"}
 
 // load reads the configuration with read, and applies the flags to it.
 func load(f flags, read func(path string) (*config.Config, error)) (*config.Config, error) {

@@ -49,7 +49,7 @@ func TestDocsFields(t *testing.T) {
 }
 
 // answers are the values that streams and routes answer with.
-var answers = []any{api.Version{}, api.Status{}, api.Event{}, api.Plan{}, api.PingReply{}, api.MTUProbe{}, api.MTUResult{}}
+var answers = []any{api.Version{}, api.Status{}, api.Event{}, api.Plan{}, api.PingReply{}, api.MTUProbe{}, api.MTUResult{}, api.BrokerAccount{}, api.BrokerPassword{}, api.BrokerRequest{}}
 
 // fields returns the JSON names of a type's fields, including nested ones.
 func fields(t reflect.Type) (names []string) {

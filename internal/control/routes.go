@@ -31,6 +31,7 @@ var routes = []route{
 	{method: http.MethodPost, path: api.PathPrefix + "reload", handle: (*Server).reload},
 	{method: http.MethodPost, path: api.PathPrefix + "ping", body: true, stream: true, handle: (*Server).ping},
 	{method: http.MethodPost, path: api.PathPrefix + "mtu", body: true, stream: true, handle: (*Server).mtu},
+	{method: http.MethodPost, path: api.PathPrefix + "broker", body: true, stream: true, handle: (*Server).broker},
 	{method: http.MethodGet, path: api.PathPrefix + "capture", params: captureParams, stream: true, handle: (*Server).capture},
 }
 

@@ -16,16 +16,24 @@ const width = 80
 // It uses no templates: with text/template in a program, the linker keeps the exported
 // methods of all types.
 func setUsage(root *cobra.Command) {
-	root.Long = wrap(root.Long)
-	for _, c := range root.Commands() {
-		c.Long = wrap(c.Long)
-	}
+	wrapLong(root)
 	root.SetUsageFunc(func(c *cobra.Command) error {
-		if c == root {
+		switch {
+		case c == root:
 			return printRootUsage(c.OutOrStderr(), c)
+		case c.HasSubCommands():
+			return printGroupUsage(c.OutOrStderr(), c)
 		}
 		return printUsage(c.OutOrStderr(), c)
 	})
+}
+
+// wrapLong fills the explanations of a command and of all below it.
+func wrapLong(c *cobra.Command) {
+	c.Long = wrap(c.Long)
+	for _, sub := range c.Commands() {
+		wrapLong(sub)
+	}
 }
 
 func printRootUsage(w io.Writer, root *cobra.Command) error {
@@ -39,6 +47,41 @@ func printRootUsage(w io.Writer, root *cobra.Command) error {
 	fmt.Fprintf(&b, "\n%s COMMAND --help explains a command; --version prints the version.\n", root.Name())
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// printGroupUsage lists all commands below one.
+func printGroupUsage(w io.Writer, group *cobra.Command) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage: %s COMMAND [ARGUMENT...]\n\n", group.CommandPath())
+	for _, c := range Leaves(group) {
+		fmt.Fprintf(&b, "  %-22s %s\n", strings.TrimPrefix(call(c), group.CommandPath()+" "), c.Short)
+	}
+	fmt.Fprintf(&b, "\n%s COMMAND --help explains a command.\n", group.CommandPath())
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// call is how a command is called, without its flags.
+func call(c *cobra.Command) string {
+	parent := "sixfourctl"
+	if c.HasParent() {
+		parent = c.Parent().CommandPath()
+	}
+	return parent + " " + c.Use
+}
+
+// Leaves returns the commands below one that have none below them.
+func Leaves(group *cobra.Command) (all []*cobra.Command) {
+	for _, c := range group.Commands() {
+		switch {
+		case !c.IsAvailableCommand():
+		case c.HasSubCommands():
+			all = append(all, Leaves(c)...)
+		default:
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 func printUsage(w io.Writer, c *cobra.Command) error {

@@ -14,7 +14,7 @@ import (
 // takes accepts least to most arguments, and otherwise returns an error with the usage.
 func takes(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		call := "sixfourctl " + cmd.Use
+		call := call(cmd)
 		switch {
 		case len(args) < least:
 			return fmt.Errorf("%s: an argument is missing: %s", cmd.Name(), call)

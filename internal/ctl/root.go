@@ -25,6 +25,7 @@ var commands = []func() *cobra.Command{
 	pingCommand,
 	mtuCommand,
 	pathsCommand,
+	brokerCommand,
 	captureCommand,
 	decodeCommand,
 	demoCommand,

@@ -349,6 +349,9 @@ func (b *Base) writeLast(ctx context.Context) {
 
 // writeAlive writes until when clients of this server were served, if it is killed.
 func (b *Base) writeAlive(ctx context.Context) {
+	if b.config.Server == "" {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, b.times.timeout)
 	defer cancel()
 	if _, err := b.store.Commit(ctx, store.Txn{Put: []store.Put{put(serverKey+b.config.Server, serverRecord{time.Now().Unix()})}}); err != nil {

@@ -15,7 +15,7 @@ import (
 type Config struct {
 	Store store.Store
 	// Server is the name of this server, which differs from those of others that use the
-	// same store.
+	// same store; "" if it serves no clients.
 	Server string
 
 	Pool            []netip.Prefix

@@ -188,9 +188,15 @@ func TestAccounts(t *testing.T) {
 		{func() error { _, err := b.Add(ctx, Account{Name: "c", Limits: Limits{PrefixLength: 65}}); return err }, "16 to 64"},
 		{func() error { _, err := b.Add(ctx, Account{Name: "c", Fixed: prefix("2001:db8::1/64")}); return err }, "2001:db8::/64"},
 		{func() error { _, err := b.Add(ctx, Account{Name: "c", Fixed: prefix("192.0.2.0/24")}); return err }, "IPv6"},
-		{func() error { _, err := b.Add(ctx, Account{Name: "c", Fixed: prefix("2001:db8:100:1f::/64")}); return err }, "overlaps"},
+		{func() error {
+			_, err := b.Add(ctx, Account{Name: "c", Fixed: prefix("2001:db8:100:1f::/64")})
+			return err
+		}, "overlaps"},
 		{func() error { _, err := b.Add(ctx, Account{Name: "c", Fixed: prefix("2001:db8:100::/64")}); return err }, "overlaps"},
-		{func() error { _, err := b.Add(ctx, Account{Name: "c", Fixed: prefix("2001:db8:ff:1::/64")}); return err }, "overlaps"},
+		{func() error {
+			_, err := b.Add(ctx, Account{Name: "c", Fixed: prefix("2001:db8:ff:1::/64")})
+			return err
+		}, "overlaps"},
 		{func() error { _, err := b.Change(ctx, "c", func(*Account) {}); return err }, `there is no account "c"`},
 		{func() error {
 			_, err := b.Change(ctx, "b", func(a *Account) { a.Fixed = prefix("2001:db8:100::/60") })

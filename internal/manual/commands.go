@@ -58,9 +58,21 @@ func commandPage(c *cobra.Command) []byte {
 		long = c.Short + "."
 	}
 	p.text(long)
+	leaves := []*cobra.Command{c}
+	if c.HasSubCommands() {
+		leaves = ctl.Leaves(c)
+		p.section("COMMANDS")
+		for _, leaf := range leaves {
+			p.item(strong(leaf.Parent().CommandPath()+" "+leaf.Use), leaf.Long)
+		}
+	}
 	p.section("OPTIONS")
-	c.InitDefaultHelpFlag()
-	c.Flags().VisitAll(func(f *pflag.Flag) {
+	flags := pflag.NewFlagSet(name, pflag.ContinueOnError) // a flag of the same name means the same in all commands
+	for _, leaf := range leaves {
+		leaf.InitDefaultHelpFlag()
+		flags.AddFlagSet(leaf.Flags())
+	}
+	flags.VisitAll(func(f *pflag.Flag) {
 		if !f.Hidden {
 			p.item(flagTerm(f), meaning(f))
 		}

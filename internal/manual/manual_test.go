@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
+
 	"sixfour/internal/config/keys"
 	"sixfour/internal/configfile"
 	"sixfour/internal/ctl"
@@ -131,6 +133,10 @@ func TestComplete(t *testing.T) {
 	for _, c := range ctl.Root().Commands() {
 		has("man/man1/sixfourctl.1", "sixfourctl "+c.Use)
 		has("man/man1/sixfourctl-"+c.Name()+".1", "--help")
+		for _, leaf := range ctl.Leaves(c) {
+			has("man/man1/sixfourctl-"+c.Name()+".1", leaf.Parent().CommandPath()+" "+leaf.Use)
+			leaf.Flags().VisitAll(func(f *pflag.Flag) { has("man/man1/sixfourctl-"+c.Name()+".1", "--"+f.Name) })
+		}
 	}
 	has("man/man1/sixfourctl-status.1", "--socket")
 }

@@ -25,6 +25,7 @@ var DaemonFlags = []Flag{
 	{"check", "", "print every problem of the configuration, change nothing"},
 	{"check-start", "", "print only the problems that would stop the daemon from starting"},
 	{"clean", "", "remove what a killed sixfourd left behind for [gateway]"},
+	{"broker", "", "answer one request of sixfourctl broker, on the store, from standard input"},
 	{"log-level", "LEVEL", "debug, info, warn or error, instead of the file's"},
 	{"log-format", "FORMAT", "auto, console, json or journal, instead of the file's"},
 	{"version", "", "print the version"},
@@ -32,7 +33,7 @@ var DaemonFlags = []Flag{
 }
 
 // DaemonSynopsis are the arguments that count.
-const DaemonSynopsis = "[-config PATH] [-check] [-check-start] [-clean] [-log-level LEVEL] [-log-format FORMAT]"
+const DaemonSynopsis = "[-config PATH] [-check] [-check-start] [-clean] [-broker] [-log-level LEVEL] [-log-format FORMAT]"
 
 // Daemon is the help that sixfourd prints.
 func Daemon() string {
