@@ -133,8 +133,8 @@ func (s *session) askOnce(ctx context.Context, of *config.TIC) (*grant, error) {
 func (s *session) ofTIC(t *wire.Tunnel) (*grant, error) {
 	name := text.Cut(text.Clean(t.ID), maxSaid)
 	switch {
-	case t.Disabled:
-		return nil, fmt.Errorf("the tunnel %s is disabled at the server: enable it there", name)
+	case t.Disabled != "":
+		return nil, fmt.Errorf("the tunnel %s is disabled by the %s: enable it at the server", name, t.Disabled)
 	case !t.Client.Is6() || t.Bits < 48 || t.Bits > 128:
 		return nil, fmt.Errorf("the server says of the tunnel %s that our end is %v/%d, which is no address of IPv6 with a prefix length", name, t.Client, t.Bits)
 	case !t.Server.Is4() && t.Type != wire.TypeAYIYA || !t.Server.IsValid():

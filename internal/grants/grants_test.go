@@ -350,7 +350,7 @@ func TestUnusableTIC(t *testing.T) {
 	r.run(file, nil, true)
 	good := wire.Tunnel{ID: "T1", Type: wire.Type6in4, Client: netip.MustParseAddr("2001:db8:9::2"), Bits: 64, Server: netip.MustParseAddr("198.51.100.1")}
 	for name, change := range map[string]func(*wire.Tunnel){
-		"disabled":           func(t *wire.Tunnel) { t.Disabled = true },
+		"disabled":           func(t *wire.Tunnel) { t.Disabled = "user" },
 		"no address of IPv6": func(t *wire.Tunnel) { t.Client = netip.MustParseAddr("192.0.2.1") },
 		"with a prefix":      func(t *wire.Tunnel) { t.Bits = 0 },
 		"to which IPv4":      func(t *wire.Tunnel) { t.Server = netip.Addr{} },

@@ -4,13 +4,24 @@
 package tic
 
 import (
+	"cmp"
+	"container/list"
+	"crypto/rand"
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"os"
+	"sync"
 	"time"
 
 	wire "sixfour/encap/tic"
 	"sixfour/transport/access"
 )
+
+// protocol is the name of this protocol, as the Authority knows it.
+const protocol = "tic"
 
 // Config is what a Server needs.
 type Config struct {
@@ -23,7 +34,8 @@ type Config struct {
 	SHA256 bool
 	// Name is that of the service, in the greeting; "": the name of the host.
 	Name string
-	// POP is this server, as clients are told. Its IPv4 is where tunnels end.
+	// POP is this server, as clients are told. Its IPv4 is where tunnels end; the zero Addr:
+	// where the client has connected.
 	POP wire.POP
 	// Interval is how often clients of heartbeat and AYIYA shall send a message; 0: a minute.
 	Interval time.Duration
@@ -48,13 +60,178 @@ type Limits struct {
 }
 
 // Server answers the users of a broker.
-type Server struct{}
+type Server struct {
+	config   Config
+	listener net.Listener
+	done     sync.WaitGroup
+	nobody   string // the secret of an account that does not exist
+
+	mu        sync.Mutex
+	closed    bool
+	sessions  map[*session]bool
+	strangers *list.List           // sessions that have not logged in, the oldest first
+	sources   map[netip.Prefix]int // connections
+}
 
 // NewServer opens the port and begins to serve.
-func NewServer(c Config) (*Server, error) { return &Server{}, nil }
+func NewServer(c Config) (*Server, error) {
+	if c.TLS == nil && !c.Plain {
+		return nil, errors.New("tic: there is no certificate, and logging in without TLS is not allowed: nobody could log in: set tls_certificate and tls_key")
+	}
+	if c.Name == "" {
+		c.Name, _ = os.Hostname()
+	}
+	c.Name = cmp.Or(wire.Printable(c.Name), "localhost")
+	c.POP.ID = cmp.Or(c.POP.ID, "sixfour")
+	c.Interval = cmp.Or(c.Interval, time.Minute)
+	l := &c.Limits
+	l.Connections, l.PerSource, l.Lines = cmp.Or(l.Connections, 512), cmp.Or(l.PerSource, 16), cmp.Or(l.Lines, 200)
+	l.Idle, l.Dialogue = cmp.Or(l.Idle, 30*time.Second), cmp.Or(l.Dialogue, 2*time.Minute)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s := &Server{config: c, nobody: rand.Text(), sessions: make(map[*session]bool), strangers: list.New(), sources: make(map[netip.Prefix]int)}
+	var err error
+	if s.listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(c.Local)); err != nil {
+		return nil, fmt.Errorf("tic: %w", err)
+	}
+	s.done.Go(s.accept)
+	return s, nil
+}
 
 // Close ends the service and all its connections.
-func (s *Server) Close() error { return nil }
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	for x := range s.sessions {
+		x.raw.Close()
+	}
+	s.mu.Unlock()
+	err := s.listener.Close()
+	s.done.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
 
 // Addr returns the address and port at which clients connect.
-func (s *Server) Addr() netip.AddrPort { return netip.AddrPort{} }
+func (s *Server) Addr() netip.AddrPort { return endpoint(s.listener.Addr()) }
+
+// endpoint returns an address of package net as a value.
+func endpoint(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	p := t.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
+}
+
+// accept starts a session for each connection, until the port is closed.
+func (s *Server) accept() {
+	for {
+		conn, err := s.listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // there is no descriptor left: connections in the queue wait
+			time.Sleep(acceptPause)
+		default:
+			s.admit(conn)
+		}
+	}
+}
+
+// acceptPause is the pause after a connection could not be accepted.
+const acceptPause = 50 * time.Millisecond
+
+// source returns what is counted as one source of connections: with IPv6, whoever has an address has a /64.
+func source(a netip.Addr) netip.Prefix {
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits)
+	return p
+}
+
+// admit starts the session of a connection, or closes it.
+func (s *Server) admit(conn net.Conn) {
+	from := endpoint(conn.RemoteAddr())
+	if why := s.enter(conn, from); why != nil {
+		s.config.Authority.Refuse(protocol, from, "", why)
+		// The kernel has room for one line in a new connection: this does not block.
+		_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = fmt.Fprintf(conn, "400 Not available: %s, try again later\n", why.Text)
+		conn.Close()
+	}
+}
+
+// enter starts the session of a connection, if the limits allow it.
+func (s *Server) enter(conn net.Conn, from netip.AddrPort) *access.Refusal {
+	if !s.config.Authority.Allow(from.Addr()) {
+		return access.Refuse(access.TooMany, "too many connections in a short time")
+	}
+	key := source(from.Addr())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return access.Refuse(access.Stopping, "the server ends")
+	}
+	if s.sources[key] >= s.config.Limits.PerSource {
+		return access.Refuse(access.TooMany, "there are %d connections from your address already", s.config.Limits.PerSource)
+	}
+	if len(s.sessions) >= s.config.Limits.Connections {
+		oldest := s.strangers.Front()
+		if oldest == nil {
+			return access.Refuse(access.TooMany, "there are too many connections")
+		}
+		oldest.Value.(*session).raw.Close()
+		s.forget(oldest.Value.(*session))
+	}
+	x := newSession(s, conn, from)
+	x.place = s.strangers.PushBack(x)
+	s.sessions[x] = true
+	s.sources[key]++
+	s.done.Go(func() {
+		defer s.leave(x)
+		x.run()
+	})
+	return nil
+}
+
+// leave forgets a session that has ended.
+func (s *Server) leave(x *session) {
+	x.raw.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget(x)
+}
+
+// forget is called with the lock held. A session that is closed for another one is forgotten at
+// once, so that it does not count any more.
+func (s *Server) forget(x *session) {
+	if !s.sessions[x] {
+		return
+	}
+	delete(s.sessions, x)
+	if x.place != nil {
+		s.strangers.Remove(x.place)
+		x.place = nil
+	}
+	key := source(x.from.Addr())
+	if s.sources[key]--; s.sources[key] == 0 {
+		delete(s.sources, key)
+	}
+}
+
+// loggedIn takes a session from those that are closed when there are too many.
+func (s *Server) loggedIn(x *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x.place != nil {
+		s.strangers.Remove(x.place)
+		x.place = nil
+	}
+}
