@@ -76,8 +76,11 @@ func (d *draft) finishClient(r *problem.Report) {
 	if d.Mode.Name == "json" && !d.state.Set["mtu"] {
 		d.MTU = encap.MinTunnelMTU6 // old servers take one read for one packet
 	}
-	if d.Mode.Name == "json" && !d.state.Set["keepalive"] && !d.state.Set["probe"] {
-		d.Keepalive = 0 // TCP tells whether the server is there
+	if d.Mode.Name == "json" && !d.state.Set["probe"] { // TCP tells whether the server is there
+		if at, given := d.Source.Keys["keepalive"]; given && d.Keepalive != 0 {
+			r.Add(at, "keepalive needs probe in mode \"json\", whose server does not say which address it has inside the tunnel: set probe to that, or leave keepalive out")
+		}
+		d.Keepalive = 0
 	}
 	a := d.Client.Identity()
 	if a.IsValid() && !d.state.Set["address"] {
