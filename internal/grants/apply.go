@@ -38,7 +38,7 @@ func granted(file *config.Tunnel, s *session, g *grant, defaultRoute bool) confi
 	if !peer.Probe.IsValid() && g.Remote.IsValid() {
 		peer.Probe = g.Remote
 	}
-	if g.Every > 0 && t.Keepalive > g.Every {
+	if g.Path != nil && g.Every > 0 && t.Keepalive > g.Every { // otherwise the port sends signs of life
 		t.Keepalive = max(g.Every, time.Second)
 	}
 	if t.MTU == 0 && g.MTU != 0 && g.MTU < int(encap.MaxMTU(stackOf(&t, path), t.Options))-(1<<16-1-ethernet) {
@@ -65,15 +65,18 @@ func stackOf(t *config.Tunnel, p *config.Path) []encap.Layer {
 
 // withReports returns a path whose connections report to the session.
 func (s *session) withReports(p config.Path) config.Path {
+	s.mu.Lock()
+	by := s.attempt
+	s.mu.Unlock()
 	switch of := p.Session.(type) {
 	case config.AYIYA:
-		of.Reports = s
+		of.Reports = by
 		p.Session = of
 	case config.TSP:
-		of.Reports = s
+		of.Reports = by
 		p.Session = of
 	case config.JSON:
-		of.Reports = s
+		of.Reports = by
 		p.Session = of
 	}
 	return p

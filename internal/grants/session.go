@@ -26,7 +26,7 @@ type grant struct {
 	to    netip.AddrPort    // where
 }
 
-// session is the session of one tunnel. It is the config.Reports of its port.
+// session is the session of one tunnel.
 type session struct {
 	set  *Set
 	id   identity
@@ -37,8 +37,10 @@ type session struct {
 
 	mu sync.Mutex // guards what follows
 	offers
-	asked  time.Time // when the server was asked last
-	beats  *heartbeat.Client
+	attempt *attempt
+	asked   time.Time // when the server was asked last
+	repeats int       // how often it was asked since the other end is down
+	beats   *heartbeat.Client
 	seen   Seen
 	silent bool // nothing comes from the server
 	status api.Session
@@ -52,8 +54,41 @@ type offers struct {
 	retryAt  time.Time // when it is tried again
 }
 
+// attempt is the config.Reports of the port of a session. Another one makes another path of the
+// tunnel, so that the port begins again.
+type attempt struct{ *session }
+
+// current reports whether the attempt is the last one of the session.
+func (a *attempt) current() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.session.attempt == a
+}
+
+// Granted implements config.Reports.
+func (a *attempt) Granted(g config.Grant) {
+	if a.current() {
+		a.granted(g)
+	}
+}
+
+// Connected implements config.Reports.
+func (a *attempt) Connected(at netip.AddrPort, why error) {
+	if a.current() {
+		a.connected(at, why)
+	}
+}
+
+// Said implements config.Reports.
+func (a *attempt) Said(words string) {
+	if a.current() {
+		a.said(words)
+	}
+}
+
 func newSession(s *Set, id identity, t *config.Tunnel) *session {
 	one := &session{set: s, id: id, mode: t.Mode.Name, wake: make(chan struct{}, 1)}
+	one.attempt = &attempt{one}
 	one.log = s.Log.With(zap.String("tunnel", id.tunnel))
 	one.status = api.Session{Server: serverOf(&id.client), State: api.SessionConnecting, Since: s.Clock.Now(), Attempts: map[string]uint64{"success": 0, "failure": 0}}
 	return one
@@ -142,8 +177,8 @@ func (s *session) tell(what string, bad bool) {
 // maxSaid is how much of a text of the server is kept, in bytes.
 const maxSaid = 300
 
-// Said implements config.Reports.
-func (s *session) Said(words string) {
+// said takes note of a text of the server.
+func (s *session) said(words string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if words = text.Cut(text.Clean(words), maxSaid); words != s.status.Said && words != "" {
@@ -152,8 +187,8 @@ func (s *session) Said(words string) {
 	}
 }
 
-// Granted implements config.Reports.
-func (s *session) Granted(g config.Grant) {
+// granted takes note of what a server grants to the port.
+func (s *session) granted(g config.Grant) {
 	if s.take(&grant{Grant: g}) && g.Path != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -180,20 +215,20 @@ func (s *session) take(g *grant) bool {
 	return true
 }
 
-// forget takes back the path that was granted, so that the session begins again. The mutex is
-// held.
-func (s *session) forget() {
-	if s.grant == nil || s.grant.Path == nil {
-		return
+// again begins the session of a port again, and takes back a path that was granted. Addresses
+// stay. The mutex is held.
+func (s *session) again() {
+	s.attempt = &attempt{s}
+	if s.grant != nil && s.grant.Path != nil {
+		g := *s.grant
+		g.Path, g.beats = nil, nil
+		s.grant = &g
 	}
-	g := *s.grant
-	g.Path, g.beats = nil, nil
-	s.grant = &g
 	s.set.poke()
 }
 
-// Connected implements config.Reports.
-func (s *session) Connected(at netip.AddrPort, why error) {
+// connected takes note of the state of a connection.
+func (s *session) connected(at netip.AddrPort, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if at.IsValid() {
@@ -250,10 +285,11 @@ func (s *session) state() *api.Session {
 	return &st
 }
 
-// The times after which a path that was granted is taken back.
+// The server is asked again when the other end has been down for downFor, then after the double
+// of it, up to mostDown.
 const (
-	// downFor is how long the other end may be down before the server is asked again.
-	downFor = time.Minute
+	downFor  = 10 * time.Second
+	mostDown = 10 * time.Minute
 )
 
 // look takes note of the state of the tunnel. It reports whether the session needs to know where
@@ -272,21 +308,25 @@ func (s *session) look(now Seen) (needs bool) {
 	}
 	s.judge(now.Phase)
 	needs = s.beats != nil && !now.Remote.IsValid()
-	if s.inUse == nil || s.inUse.Path == nil {
+	if now.Phase == api.Up {
+		s.repeats = 0
+	}
+	if s.inUse == nil || s.mode != "tsp" && s.mode != "tic" {
 		return needs
 	}
-	at := s.set.Clock.Now()
-	moved := before.Local.IsValid() && now.Local.IsValid() && before.Local != now.Local
-	dead := now.Phase == api.Down && at.Sub(now.Since) > downFor && at.Sub(s.asked) > downFor
+	at, pause := s.set.Clock.Now(), min(downFor<<min(s.repeats, 8), mostDown)
+	moved := s.inUse.Path != nil && before.Local.IsValid() && now.Local.IsValid() && before.Local != now.Local
+	dead := now.Phase == api.Down && at.Sub(now.Since) >= pause && at.Sub(s.asked) >= pause
 	if !moved && !dead {
 		return needs
 	}
 	s.asked = at
-	if s.mode == "tsp" { // the port negotiates again
-		s.forget()
-		return needs
+	s.repeats++
+	if s.mode == "tsp" {
+		s.again()
+	} else {
+		s.kick()
 	}
-	s.kick()
 	return needs
 }
 

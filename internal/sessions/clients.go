@@ -102,8 +102,8 @@ func firstOf(p netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(p.Masked().Addr().Next(), 64)
 }
 
-func tspSettings(of config.TSP) (*tsp.Settings, error) {
-	s := &tsp.Settings{User: of.User, PrefixLength: of.Prefix}
+func tspSettings(t *config.Tunnel, of config.TSP) (*tsp.Settings, error) {
+	s := &tsp.Settings{User: of.User, PrefixLength: of.Prefix, Keepalive: t.Keepalive}
 	if of.Auth != "auto" {
 		s.Auth = negotiation.Auth(strings.ToUpper(of.Auth))
 	}

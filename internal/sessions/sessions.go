@@ -81,7 +81,7 @@ func Settings(t *config.Tunnel, peer *config.Peer, path *config.Path) (any, erro
 	case config.AYIYA:
 		return settings(ayiyaSettings(t, of))
 	case config.TSP:
-		return settings(tspSettings(of))
+		return settings(tspSettings(t, of))
 	case config.JSON:
 		return settings(jsonSettings(t, of))
 	}
