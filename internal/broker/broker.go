@@ -167,17 +167,11 @@ func (a *Authority) Attach(ctx context.Context, of access.Account, at access.Att
 		return nil, err
 	}
 	a.rates.giveBack(from)
-	if l, ok := at.Link.(follower); ok {
+	if l, ok := at.Link.(access.Follower); ok {
 		l.Attached(c)
 	}
 	a.report(api.EventGranted, c, "%v by %s from %v", lease.Prefix, c.protocol, outer)
 	return c, nil
-}
-
-// follower is a Link that needs the client, because packets of the client arrive there.
-type follower interface {
-	Attached(access.Client)
-	Left()
 }
 
 // add attaches a client, and ends another one of the same account.

@@ -61,7 +61,7 @@ func (c *client) Heard(from, at netip.AddrPort) {
 // Leave implements access.Client.
 func (c *client) Leave(why string) {
 	if c.authority.remove(c, true) {
-		if l, ok := c.link.(follower); ok {
+		if l, ok := c.link.(access.Follower); ok {
 			l.Left()
 		}
 		c.authority.report(api.EventLeft, c, "%s", why)

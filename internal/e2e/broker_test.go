@@ -155,3 +155,57 @@ func TestBrokerHeartbeat(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Clients of several protocols, each in a namespace of its own, reach what is behind the broker,
+// and each other.
+func TestBrokerProtocols(t *testing.T) {
+	t.Parallel()
+	n := newBrokered(t)
+	secret := filepath.Join(n.dir, "secret")
+	must(t, os.WriteFile(secret, []byte("a secret of many letters"), 0o600))
+	all := map[string]leases.Lease{}
+	for _, p := range []string{"json", "ayiya", "heartbeat", "tsp"} {
+		all[p] = n.account(t, p, "a secret of many letters")
+	}
+	server := start(t, n.server, n.config("", "json", "ayiya", "heartbeat", "tic", "tsp"))
+	for i, c := range []struct{ mode, lines string }{
+		{"json", "id = \"json\"\nsecret_file = %[1]q\n"},
+		{"ayiya", "identity = %[2]q\npassword_file = %[1]q\nroutes = [\"::/0\"]\naddress = [%[3]q]\n"},
+		{"heartbeat", "identity = %[2]q\npassword_file = %[1]q\nroutes = [\"::/0\"]\naddress = [%[3]q]\n"},
+		{"tsp", "user = \"tsp\"\npassword_file = %[1]q\nauth = \"digest-md5\"\n"},
+	} {
+		ns, lease := newNamespace(t, c.mode), all[c.mode]
+		dev, ours := fmt.Sprintf("vc%d", i), netip.AddrFrom4([4]byte{198, 18, byte(i), 2})
+		must(t, rig.Veth(ns, "v", n.server, dev, 1500))
+		must(t, ns.AddAddr("v", netip.PrefixFrom(ours, 24)))
+		must(t, n.server.AddAddr(dev, netip.PrefixFrom(ours.Prev(), 24)))
+		must(t, ns.LinkUp("v"))
+		must(t, n.server.LinkUp(dev))
+		must(t, ns.AddRoute(netip.MustParsePrefix("203.0.113.0/24"), ours.Prev(), "v"))
+		inside := netip.PrefixFrom(lease.Prefix.Addr().Next(), 64).String()
+		client := start(t, ns, fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = %q\nserver = \"203.0.113.10\"\n", c.mode)+fmt.Sprintf(c.lines, secret, lease.Endpoint.Client, inside))
+		eventually(t, c.mode+" reaches the router", func() error {
+			res, err := rig.Ping(t.Context(), ns, routerAddr, rig.PingOptions{Count: 1, Timeout: time.Second})
+			if err == nil && res.Received == 0 {
+				_, s := client.status(t)
+				err = fmt.Errorf("no answer: %+v", s.State)
+			}
+			return err
+		})
+		to := lease.Prefix.Addr().Next()
+		if c.mode == "tsp" { // the address of the interface is that of the tunnel's end
+			to = lease.Endpoint.Client
+		}
+		eventually(t, "the router reaches "+c.mode, func() error {
+			res, err := rig.Ping(t.Context(), n.router, to, rig.PingOptions{Count: 1, Timeout: time.Second})
+			if err == nil && res.Received == 0 {
+				err = errors.New("no answer")
+			}
+			return err
+		})
+	}
+	s, _ := server.status(t)
+	if s.Broker.Clients["json"] != 1 || s.Broker.Clients["tsp"] != 1 || s.Broker.Clients["ayiya"] != 1 || s.Broker.Clients["heartbeat"] != 1 {
+		t.Errorf("the clients are %v", s.Broker.Clients)
+	}
+}

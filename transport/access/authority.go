@@ -64,6 +64,14 @@ type Link interface {
 	End(why *Refusal)
 }
 
+// Follower is a Link that must know its Client, because the client's packets arrive there and
+// not at the server that has called Attach.
+type Follower interface {
+	Link
+	Attached(Client) // called when Attach returns
+	Left()           // called instead of End when the client has left
+}
+
 // Client is a client that is attached. Its methods may be called concurrently.
 type Client interface {
 	Lease() Lease

@@ -27,8 +27,8 @@ type Attached struct {
 	entry   *resolve.TableClient
 	link    Link
 	outer   header.Outer // of its packets
-	Sent    Count // to the client
-	Got     Count // from the client, refused packets included
+	Sent    Count        // to the client
+	Got     Count        // from the client, refused packets included
 }
 
 // Count counts packets.
@@ -66,6 +66,10 @@ func (a *Attached) Receive(packet []byte) drop.Reason {
 	case header.Version(packet) != 6:
 		return drop.WrongFamily
 	}
+	r := a.entry.Sends(packet)
+	if r == drop.Martian && packet[24] == 0xff {
+		return r // for the client's own link, such as neighbour discovery: not worth a place
+	}
 	a.Got.add(len(packet))
 	p := a.clients.port.Load()
 	if p == nil {
@@ -75,7 +79,7 @@ func (a *Attached) Receive(packet []byte) drop.Reason {
 	copy(pkt.B, packet)
 	pkt.Outer = a.outer
 	p.in.Put(pkt)
-	return a.entry.Sends(packet)
+	return r
 }
 
 // find returns the client with a handle; nil: it has left.

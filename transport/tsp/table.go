@@ -127,19 +127,18 @@ func (r *rawLink) End(why *access.Refusal) {
 	r.Link.End(why)
 }
 
-// Attached passes on who the client is to a link that wants to know, because it receives the
-// packets of the client.
+// Attached implements access.Follower.
 func (r *rawLink) Attached(c access.Client) {
-	if l, ok := r.Link.(interface{ Attached(access.Client) }); ok {
-		l.Attached(c)
+	if f, ok := r.Link.(access.Follower); ok {
+		f.Attached(c)
 	}
 }
 
-// Left passes on that the client has left.
+// Left implements access.Follower.
 func (r *rawLink) Left() {
 	r.table.disown(r)
-	if l, ok := r.Link.(interface{ Left() }); ok {
-		l.Left()
+	if f, ok := r.Link.(access.Follower); ok {
+		f.Left()
 	}
 }
 
