@@ -101,8 +101,8 @@ func FuzzDigest(f *testing.F) {
 // backend knows one user.
 type backend struct{}
 
-func (backend) Secret(user string) (string, bool, bool) { return "wonder", false, user == "alice" }
-func (backend) Failed(string)                           {}
+func (backend) Secret(user string) (string, bool) { return "wonder", user == "alice" }
+func (backend) Failed(string)                     {}
 func (backend) Serve(string, *tsp.Tunnel) (*tsp.Tunnel, tsp.Status) {
 	return &tsp.Tunnel{Action: tsp.Info}, tsp.StatusOf(tsp.Success)
 }

@@ -14,9 +14,9 @@ type Offer struct {
 
 // Backend decides about clients for a Dialogue.
 type Backend interface {
-	// Secret returns the secret of a user. Anyone says that there is none because everybody may
-	// use the name. An unknown user is asked for a password as a known one.
-	Secret(user string) (secret string, anyone, known bool)
+	// Secret returns the secret of a user. An unknown user is asked for a password as a known
+	// one.
+	Secret(user string) (secret string, known bool)
 	// Failed says that a client has not proved to be the user.
 	Failed(user string)
 	// Serve serves the request of a client that is authenticated; the user is "" if it is
@@ -148,8 +148,8 @@ func (d *Dialogue) plain(text []byte, b Backend) Answer {
 		b.Failed(user)
 		return result(AuthFailed)
 	}
-	secret, anyone, known := b.Secret(user)
-	if !sameSecret(password, secret) && !anyone || !known {
+	secret, known := b.Secret(user)
+	if !sameSecret(password, secret) || !known {
 		b.Failed(user)
 		return result(AuthFailed)
 	}
@@ -166,7 +166,7 @@ func (d *Dialogue) digest(text []byte, b Backend) Answer {
 		b.Failed("")
 		return result(AuthFailed)
 	}
-	secret, _, known := b.Secret(r.User)
+	secret, known := b.Secret(r.User)
 	proof, ok := r.Check(challenge, secret)
 	if !ok || !known {
 		b.Failed(r.User)

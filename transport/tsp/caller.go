@@ -29,24 +29,29 @@ type caller struct {
 // maxName is the longest name of a user.
 const maxName = 253
 
-// Secret implements tsp.Backend.
-func (c *caller) Secret(user string) (secret string, anyone, known bool) {
+// Secret implements tsp.Backend. Names without a secret, which an open broker has, are for
+// clients that authenticate as anonymous, and do not choose their name.
+func (c *caller) Secret(user string) (secret string, known bool) {
 	c.account, c.refusal = access.Account{}, nil
 	if !c.server.config.Authority.Allow(c.from.Addr()) {
 		c.refusal = access.Refuse(access.TooMany, "too many attempts from %v", c.from.Addr())
-		return c.server.decoy, false, false
+		return c.server.decoy, false
 	}
 	if !plausible(user) {
 		c.refusal = access.Refuse(access.UnknownAccount, "the name is not one of an account")
-		return c.server.decoy, false, false
+		return c.server.decoy, false
 	}
 	a, err := c.server.config.Authority.Named(user)
 	if err != nil {
 		c.refusal = refusalOf(err)
-		return c.server.decoy, false, false
+		return c.server.decoy, false
+	}
+	if a.Secret == "" {
+		c.refusal = access.Refuse(access.UnknownAccount, "there is no account with a password")
+		return c.server.decoy, false
 	}
 	c.account = a
-	return a.Secret, a.Secret == "", true
+	return a.Secret, true
 }
 
 // plausible reports whether a name may be one of an account.
@@ -149,7 +154,7 @@ func (c *caller) create(user string, request *tsp.Tunnel) (*tsp.Tunnel, tsp.Stat
 	peer, err := c.attach(kind, bits, interval)
 	if err != nil {
 		why := refusalOf(err)
-		return nil, statusFor(why, bits > 0), nil // the Authority has counted it
+		return nil, statusFor(why, bits > 0), why
 	}
 	c.granted = c.info(kind, peer.Lease(), request, interval)
 	return c.granted, tsp.StatusOf(tsp.Success), nil

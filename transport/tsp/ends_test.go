@@ -41,10 +41,16 @@ type event struct {
 
 func open(t testing.TB) *end {
 	t.Helper()
+	return openAt(t, "127.0.0.1:0")
+}
+
+// openAt opens a port at a local address.
+func openAt(t testing.TB, local string) *end {
+	t.Helper()
 	e := &end{events: make(chan event, 1000), granted: make(chan tsp.Grant, 1000), failures: make(chan error, 1000), got: make(chan []byte, 10000)}
 	var err error
 	e.Port, err = tsp.ListenFor(tsp.Config{
-		Local:     netip.MustParseAddrPort("127.0.0.1:0"),
+		Local:     netip.MustParseAddrPort(local),
 		Connected: func(id any, at netip.AddrPort, why error) { e.events <- event{id, at, why} },
 	}, unit)
 	must(t, err)
@@ -195,12 +201,14 @@ func TestRefusals(t *testing.T) {
 		{"user", tsp.Settings{User: "bob", Password: "x"}, nil, "does not accept user and password: the broker says 300 Authentication failed", access.UnknownAccount},
 		{"plain password", tsp.Settings{User: "alice", Password: "x", Auth: wire.Plain}, nil, "does not accept user and password: the broker says 300 Authentication failed", access.WrongSecret},
 		{"plain user", tsp.Settings{User: "bob", Password: "x", Auth: wire.Plain}, nil, "does not accept user and password: the broker says 300 Authentication failed", access.UnknownAccount},
+		{"name without a password", tsp.Settings{User: "nobody", Password: "x", Auth: wire.Plain}, func(_ *tsp.ServerConfig, a *authority) { a.add("nobody", "") }, "300 Authentication failed", access.UnknownAccount},
+		{"name without a password, digest", tsp.Settings{User: "nobody"}, func(_ *tsp.ServerConfig, a *authority) { a.add("nobody", "") }, "300 Authentication failed", access.UnknownAccount},
 		{"anonymous", tsp.Settings{}, nil, "does not offer the method of authentication: it offers [PLAIN DIGEST-MD5]", ""},
 		{"type", tsp.Settings{User: "alice", Password: "wonder", Want: wire.V6V4}, nil, "does not offer this type of tunnel: v6v4", ""},
-		{"pool", tsp.Settings{User: "alice", Password: "wonder"}, func(_ *tsp.ServerConfig, a *authority) { a.fails = access.Refuse(access.NoPrefix, "no more") }, "no tunnel or prefix left", ""},
-		{"length", tsp.Settings{User: "alice", Password: "wonder", PrefixLength: 48}, func(_ *tsp.ServerConfig, a *authority) { a.fails = access.Refuse(access.NoPrefix, "no more") }, "no prefix of this length", ""},
+		{"pool", tsp.Settings{User: "alice", Password: "wonder"}, func(_ *tsp.ServerConfig, a *authority) { a.fails = access.Refuse(access.NoPrefix, "no more") }, "no tunnel or prefix left", access.NoPrefix},
+		{"length", tsp.Settings{User: "alice", Password: "wonder", PrefixLength: 48}, func(_ *tsp.ServerConfig, a *authority) { a.fails = access.Refuse(access.NoPrefix, "no more") }, "no prefix of this length", access.NoPrefix},
 		{"long", tsp.Settings{User: "alice", Password: "wonder", PrefixLength: 72}, nil, "no prefix of this length", access.Unsupported},
-		{"store", tsp.Settings{User: "alice", Password: "wonder"}, func(_ *tsp.ServerConfig, a *authority) { a.fails = errors.New("disk full") }, "too busy", ""},
+		{"store", tsp.Settings{User: "alice", Password: "wonder"}, func(_ *tsp.ServerConfig, a *authority) { a.fails = errors.New("disk full") }, "too busy", access.Unavailable},
 		{"tcp", tsp.Settings{User: "alice", Password: "wonder", Transport: tsp.TCP}, nil, "does not offer this type of tunnel: the broker says 303", access.Unsupported},
 		{"tcp password", tsp.Settings{User: "alice", Password: "x", Transport: tsp.TCP, Want: wire.V6V4}, func(c *tsp.ServerConfig, _ *authority) { c.Raw = link }, "does not accept user and password", access.WrongSecret},
 	} {
@@ -306,6 +314,7 @@ func TestLossAndDuplicates(t *testing.T) {
 		{"lost and twice", func(n int, up bool) int { return (n*7 + 3) % 3 }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			for _, auth := range []wire.Auth{wire.DigestMD5, wire.Plain, wire.Anonymous} {
 				a := newAuthority()
 				a.add("alice", "wonder")

@@ -19,7 +19,7 @@ func NewServerFor(c ServerConfig, unit time.Duration) (*Server, error) {
 // ListenFor is Listen with short times.
 func ListenFor(c Config, unit time.Duration) (*Port, error) {
 	t := usualAsking
-	t.first, t.accept, t.tcp = unit/5, unit/2, 10*unit
+	t.first, t.accept, t.tcp = unit/10, unit/2, 10*unit
 	t.retry, t.most, t.refused, t.keep = unit/4, unit, unit/2, unit
 	return listen(c, transport.Options{}, t)
 }

@@ -3,6 +3,7 @@ package tsp_test
 import (
 	"context"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,9 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/transport/access"
 )
+
+// The main thread is for the main goroutine: its namespace is the process's.
+func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
