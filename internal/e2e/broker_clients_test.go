@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,4 +90,43 @@ func TestBrokerClients(t *testing.T) {
 	if shown := a.control(t, "status", "json"); !strings.Contains(shown, "granted    2001:db8:1") {
 		t.Errorf("sixfourctl status shows\n%s", shown)
 	}
+}
+
+// A client of TIC learns from the broker that its tunnel is 6in4 with heartbeats, and keeps it
+// while the broker is away. Refusals are in words, for TIC and for JSON.
+func TestBrokerTIC(t *testing.T) {
+	t.Parallel()
+	n := newBrokered(t)
+	const secret = "0123456789abcdef0123456789abcdef"
+	password := secretFile(t, "fedcba9876543210fedcba9876543210")
+	lease := n.account(t, "anna", secret)
+	config := n.config("", "tic", "heartbeat", "json")
+	server := start(t, n.server, config)
+	file := fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = \"tic\"\nserver = \"203.0.113.10\"\nuser = \"anna\"\npassword_file = %q\nkeepalive = \"1s\"\n", password)
+	a := start(t, n.client, file+fmt.Sprintf("[[tunnel]]\nname = \"six1\"\nmode = \"json\"\nserver = \"203.0.113.10\"\nid = \"anna\"\nsecret_file = %q\n", password))
+	a.session(t, api.SessionRetrying, "password")
+	eventually(t, "JSON is refused", func() error {
+		s, err := client.Status(t.Context(), a.socket)
+		if err != nil || s.Tunnels[1].Session.State != api.SessionRetrying || !strings.Contains(s.Tunnels[1].Session.Error, "secret") {
+			return fmt.Errorf("%+v, %v", s.Tunnels[1].Session, err)
+		}
+		return nil
+	})
+	must(t, os.WriteFile(password, []byte(secret), 0o600))
+	a.mustReload(t, file)
+	check := func() {
+		t.Helper()
+		s := a.sessions(t)["six0"].Session
+		if s.Type != "heartbeat" || s.Address != lease.Endpoint.Client.String()+"/64" {
+			t.Errorf("the session is %+v", s)
+		}
+		reachable(t, n.client, routerAddr)
+		reachable(t, n.router, lease.Endpoint.Client)
+	}
+	check()
+	must(t, server.cmd.Process.Signal(syscall.SIGKILL))
+	server.exit(t)
+	hasAddress(t, n.client, lease.Endpoint.Client.String()+"/64")
+	start(t, n.server, config)
+	check()
 }

@@ -16,8 +16,10 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/heartbeat"
 	"sixfour/encap/icmp"
+	wire "sixfour/encap/tic"
 	"sixfour/internal/api"
 	"sixfour/internal/rig"
+	"sixfour/internal/session/tic"
 	"sixfour/transport"
 	"sixfour/transport/access"
 	"sixfour/transport/ayiya"
@@ -342,6 +344,41 @@ func TestAYIYAClient(t *testing.T) {
 	reachable(t, h.a, far)
 	if at := s.at(); at.Addr() != other {
 		t.Errorf("the client is at %v", at)
+	}
+}
+
+// What a server of TIC says is applied: here a tunnel in AYIYA. A wrong password is reported in
+// words.
+func TestTICClient(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t, 1500)
+	s := new(stub)
+	account := s.add("anna", "0123456789abcdef", "ayiya")
+	must(t, h.b.Do(func() error {
+		server, err := ayiya.NewServer(ayiya.ServerConfig{Authority: s, Local: netip.AddrPortFrom(outerB, 5072)}, transport.Options{})
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { server.Close() })
+		dialogue, err := tic.NewServer(tic.Config{Authority: s, Local: netip.AddrPortFrom(outerB, 3874), Plain: true, Name: "test", POP: wire.POP{ID: "test", IPv4: outerB}})
+		if err == nil {
+			t.Cleanup(func() { dialogue.Close() })
+		}
+		return err
+	}))
+	password := secretFile(t, "")
+	file := func(text string) string {
+		must(t, os.WriteFile(password, []byte(text), 0o600))
+		return fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = \"tic\"\nserver = \"%v\"\nuser = \"anna\"\npassword_file = %q\n", outerB, password)
+	}
+	a := start(t, h.a, file("wrong"))
+	a.session(t, api.SessionRetrying, "password")
+	a.mustReload(t, file(account.Secret))
+	got := a.session(t, api.SessionUp)
+	hasAddress(t, h.a, account.Endpoint.Client.String()+"/64")
+	reachable(t, h.a, netip.MustParseAddr("2001:db8:ff::80"))
+	if got = a.session(t, api.SessionUp); got.Type != "ayiya" || got.MTU != 1280 {
+		t.Errorf("the session is %+v", got)
 	}
 }
 

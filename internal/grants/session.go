@@ -41,9 +41,9 @@ type session struct {
 	asked   time.Time // when the server was asked last
 	repeats int       // how often it was asked since the other end is down
 	beats   *heartbeat.Client
-	seen   Seen
-	silent bool // nothing comes from the server
-	status api.Session
+	seen    Seen
+	silent  bool // nothing comes from the server
+	status  api.Session
 }
 
 // offers is what was granted, and what has become of it.
