@@ -51,6 +51,7 @@ type BrokerProtocol struct {
 	Name     string
 	Port     uint16 // the protocol's own
 	TLS      bool   // it can be encrypted
+	Tells    bool   // its server tells passwords: Required is the default
 	Endpoint bool   // its clients have an address in Broker.Endpoints
 	UDP, TCP bool
 	// Address says what is wrong with an address to listen at; nil: any is right.
@@ -70,7 +71,7 @@ var BrokerProtocols = []BrokerProtocol{
 		}
 		return ""
 	}},
-	{Name: "tic", Port: 3874, TLS: true, Endpoint: true, TCP: true},
+	{Name: "tic", Port: 3874, TLS: true, Tells: true, Endpoint: true, TCP: true},
 	{Name: "tsp", Port: 3653, Endpoint: true, UDP: true, TCP: true, Address: func(a netip.Addr) string {
 		if !a.Is4() {
 			return "the protocol's tunnels are over IPv4: write an IPv4 address"

@@ -119,11 +119,28 @@ func TestBrokerProblems(t *testing.T) {
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", ayiya + "required = true\n", "required contradicts protocol \"ayiya\""},
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", "[[broker.listen]]\nprotocol = \"heartbeat\"\naddress = \"0.0.0.0\"\n", "write this host's"},
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", "[[broker.listen]]\nprotocol = \"tsp\"\naddress = \"2001:db8::1\"\n", "write an IPv4 address"},
+		{pool + "endpoints = \"2001:db8:ff::/48\"\n", tic, "protocol \"tic\" tells passwords, and there is no certificate: set tls_certificate and tls_key, or required = false"},
+		{pool + "endpoints = \"2001:db8:ff::/48\"\n", tic + "required = true\n", "required is true, and there is no certificate"},
 		{pool + "secret = 1\n", json, "unknown key \"secret\" in [broker]"},
 	} {
 		_, err := Parse("file", []byte("[broker]\n"+c.table+c.after))
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Count(err.Error(), "\n") > 1 {
 			t.Errorf("%s%s: %v, want %q", c.table, c.after, err, c.want)
+		}
+	}
+}
+
+const tic = "[[broker.listen]]\nprotocol = \"tic\"\naddress = \"192.0.2.1\"\n"
+
+// A server of TIC, which tells passwords, serves clients without TLS only where the
+// configuration says so.
+func TestBrokerTells(t *testing.T) {
+	const files = "tls_certificate = \"/cert\"\ntls_key = \"/key\"\n"
+	for lines, want := range map[string]bool{tic + files: true, tic + files + "required = true\n": true, tic + files + "required = false\n": false, tic + "required = false\n": false,
+		strings.Replace(tic, "tic", "json", 1) + files: false} {
+		c, err := Parse("file", []byte("[broker]\npool = [\"2001:db8:100::/40\"]\nendpoints = \"2001:db8:ff::/48\"\n"+lines))
+		if err != nil || c.Broker.Listen[0].Required != want {
+			t.Errorf("%s: %+v, %v", lines, c, err)
 		}
 	}
 }

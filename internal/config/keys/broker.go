@@ -27,5 +27,5 @@ var brokerReference = []Key{
 	{Table: TableBrokerListen, Name: "port", Values: "1 to 65535", Meaning: "the port; left out: that of the protocol: `json` 14629, `ayiya` 5072, `heartbeat` 3740, `tic` 3874, `tsp` 3653"},
 	{Table: TableBrokerListen, Modes: "`json`, `tic`", Name: "tls_certificate", Values: "an absolute path", Meaning: "file with the certificate of this end, in PEM; read again when it changes. Left out: there is no TLS"},
 	{Table: TableBrokerListen, Modes: "`json`, `tic`", Name: "tls_key", Values: "an absolute path", Needed: "with `tls_certificate`", Meaning: "file with the private key of the certificate; mode 0600"},
-	{Table: TableBrokerListen, Modes: "`json`, `tic`", Name: "required", Values: "true, false", Default: "false", Meaning: "clients without TLS are refused"},
+	{Table: TableBrokerListen, Modes: "`json`, `tic`", Name: "required", Values: "true, false", Meaning: "clients without TLS are refused. Left out: true with `tic`, whose server tells passwords, and false with `json`"},
 }

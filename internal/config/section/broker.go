@@ -380,9 +380,14 @@ func readListeners(r *problem.Report, e tree.Entry, b *brokerDraft) {
 
 // checkTLS checks the files of a listener.
 func (l *listenerDraft) checkTLS(r *problem.Report, item *tree.Value, s tree.State, full bool) {
+	if l.protocol.Tells && !s.Set["required"] {
+		l.Required = true
+	}
 	switch {
 	case s.Set["tls_certificate"] != s.Set["tls_key"]:
 		r.Add(item.At, "tls_certificate and tls_key belong together: set both, or none")
+	case l.Required && l.Certificate == "" && l.protocol.Tells && !s.Set["required"]:
+		r.Add(item.At, "protocol %s tells passwords, and there is no certificate: set tls_certificate and tls_key, or required = false, which allows that without TLS", problem.Quote(l.Protocol))
 	case l.Required && l.Certificate == "" && l.protocol.TLS:
 		r.Add(item.Table["required"].At, "required is true, and there is no certificate: set tls_certificate and tls_key, or leave it out")
 	case l.Required && !l.protocol.TLS:
