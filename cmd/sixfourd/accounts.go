@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"sixfour/internal/api"
+	"sixfour/internal/broker"
 	"sixfour/internal/config"
+	"sixfour/internal/control"
 	"sixfour/internal/leases"
-	"sixfour/internal/store"
-	"sixfour/internal/store/etcd"
 	"sixfour/internal/text"
 )
 
@@ -34,7 +34,7 @@ func answerBroker(path string, cfg *config.Broker, in io.Reader, out io.Writer) 
 	if err := json.NewDecoder(io.LimitReader(in, maxRequest)).Decode(&q); err != nil {
 		return fmt.Errorf("cannot read the request, which sixfourctl broker sends: %w", err)
 	}
-	s, err := openStore(&cfg.Store)
+	s, err := broker.OpenStore(&cfg.Store)
 	if err != nil {
 		return err
 	}
@@ -56,9 +56,14 @@ func answerBroker(path string, cfg *config.Broker, in io.Reader, out io.Writer) 
 	return w.Flush()
 }
 
-func openStore(s *config.BrokerStore) (store.Store, error) {
-	if s.File != "" {
-		return store.OpenBolt(s.File)
+// Broker implements control.Broker.
+func (p *process) Broker(ctx context.Context, q api.BrokerRequest, emit func(any) error) error {
+	if p.broker == nil {
+		return control.ErrNoBroker
 	}
-	return etcd.Open(etcd.Config{Endpoints: s.URLs, CA: s.CA, Cert: s.Cert, Key: s.Key, Prefix: s.Prefix})
+	base, err := p.broker.Base()
+	if err != nil {
+		return err
+	}
+	return base.Serve(ctx, q, emit)
 }

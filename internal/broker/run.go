@@ -51,22 +51,28 @@ func Open(cfg *config.Config, log *zap.Logger) (*Broker, error) {
 	}
 	b.authority = New(Config{Interface: cfg.Broker.Interface, Clients: b.clients, Router: b.routes, Log: log})
 	b.listeners = newListeners(b.authority, b.prefixOf, transport.Options{Mark: mark(cfg)}, log)
-	if s := cfg.Broker.Store; s.File != "" {
-		var file *store.Bolt
-		if file, err = store.OpenBolt(s.File); err == nil {
-			b.store = file
-		}
-	} else {
-		var cluster *etcd.Store
-		if cluster, err = etcd.Open(etcd.Config{Endpoints: s.URLs, CA: s.CA, Cert: s.Cert, Key: s.Key, Prefix: s.Prefix}); err == nil {
-			b.store = cluster
-		}
-	}
-	if err != nil {
+	if b.store, err = OpenStore(&cfg.Broker.Store); err != nil {
 		b.fail(err)
 	}
 	b.apply()
 	return b, nil
+}
+
+// OpenStore opens the store of a configuration. It does not wait for etcd. The store is nil if
+// there is an error.
+func OpenStore(s *config.BrokerStore) (store.Store, error) {
+	if s.File == "" {
+		cluster, err := etcd.Open(etcd.Config{Endpoints: s.URLs, CA: s.CA, Cert: s.Cert, Key: s.Key, Prefix: s.Prefix})
+		if err != nil {
+			return nil, err
+		}
+		return cluster, nil
+	}
+	file, err := store.OpenBolt(s.File)
+	if err != nil {
+		return nil, err
+	}
+	return file, nil
 }
 
 // mark returns the firewall mark of packets to clients: they must not go into a tunnel that has
