@@ -46,7 +46,8 @@ type BrokerAccount struct {
 	Enabled         bool         `json:"enabled"`
 	Open            bool         `json:"open"` // it has no password: anyone may use the name
 	Type            string       `json:"type"`
-	Prefix          netip.Prefix `json:"prefix,omitzero"` // always this one
+	Prefix          netip.Prefix `json:"prefix,omitzero"`   // always this one
+	Endpoint        netip.Addr   `json:"endpoint,omitzero"` // the client's address in the tunnel
 	MaxPrefixLength int          `json:"max_prefix_length"`
 	MTU             int          `json:"mtu"`
 	Rate            uint64       `json:"rate"` // bits per second in each direction

@@ -154,7 +154,7 @@ func each[T any](list func(func(T) bool), visit func(T) error) (err error) {
 }
 
 func (b *Base) describe(a *Account) api.BrokerAccount {
-	answer := api.BrokerAccount{Account: a.Name, Number: a.Number, Enabled: a.Enabled, Open: a.Secret == "", Type: a.Type, Prefix: a.Fixed,
+	answer := api.BrokerAccount{Account: a.Name, Number: a.Number, Enabled: a.Enabled, Open: a.Secret == "", Type: a.Type, Prefix: a.Fixed, Endpoint: b.Endpoint(a.Number).Client,
 		MaxPrefixLength: a.Limits.PrefixLength, MTU: a.Limits.MTU, Rate: a.Limits.Rate, Created: a.Created.UTC().Truncate(time.Second)}
 	if l, ok := b.Lease(a.Name); ok {
 		lease := describe(&l)

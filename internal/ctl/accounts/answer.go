@@ -90,6 +90,9 @@ func accountFields(a *api.BrokerAccount) (fields [][2]string) {
 	add("number", "%d", a.Number)
 	add("state", "%s", state(a))
 	add("type", "%s", a.Type)
+	if a.Endpoint.IsValid() {
+		add("endpoint", "%v", a.Endpoint)
+	}
 	if a.Prefix.IsValid() {
 		add("prefix", "always %v", a.Prefix)
 	}
@@ -120,14 +123,15 @@ func state(a *api.BrokerAccount) string {
 }
 
 func leaseFields(l *api.BrokerLease) [][2]string {
-	return append([][2]string{{"account", shown(l.Account)}, {"number", strconv.FormatUint(l.Number, 10)}}, connectionFields(l)...)
+	fields := [][2]string{{"account", shown(l.Account)}, {"number", strconv.FormatUint(l.Number, 10)}}
+	if l.Endpoint.IsValid() {
+		fields = append(fields, [2]string{"endpoint", l.Endpoint.String()})
+	}
+	return append(fields, connectionFields(l)...)
 }
 
 func connectionFields(l *api.BrokerLease) [][2]string {
 	fields := [][2]string{{"lease", l.Prefix.String() + " since " + stamp(l.Granted)}}
-	if l.Endpoint.IsValid() {
-		fields = append(fields, [2]string{"endpoint", l.Endpoint.String()})
-	}
 	if l.Server == "" {
 		return append(fields, [2]string{"connected", "never"})
 	}
