@@ -13,7 +13,7 @@ import (
 )
 
 func demoCommand() *cobra.Command {
-	var asJSON, ladder bool
+	var asJSON, ladder, broker bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Try a tunnel between two network namespaces, and measure it",
@@ -21,7 +21,10 @@ func demoCommand() *cobra.Command {
 only root, and removes everything at the end.
 
 With --ladder, the tunnel has three paths: protocol 41, UDP (fou) and HTTPS. A provider between the namespaces drops
-protocol 41, then all UDP, too, and then nothing any more, while packets are sent. It draws which path carried them.`,
+protocol 41, then all UDP, too, and then nothing any more, while packets are sent. It draws which path carried them.
+
+With --broker, there are a tunnel broker and five clients behind a NAT, each with another protocol. Each gets its tunnel,
+and pings a host behind the broker.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			program, err := findDaemon()
@@ -43,6 +46,9 @@ protocol 41, then all UDP, too, and then nothing any more, while packets are sen
 			if ladder {
 				run = func() (any, error) { return demo.RunLadder(cmd.Context(), w, program) }
 			}
+			if broker {
+				run = func() (any, error) { return demo.RunBroker(cmd.Context(), w, program) }
+			}
 			res, err := run()
 			if err != nil {
 				return failure{fmt.Errorf("demo: %w", err)}
@@ -54,6 +60,8 @@ protocol 41, then all UDP, too, and then nothing any more, while packets are sen
 		},
 	}
 	cmd.Flags().BoolVar(&ladder, "ladder", false, "show a tunnel with several paths, and filters on some")
+	cmd.Flags().BoolVar(&broker, "broker", false, "show a tunnel broker, and a client of each protocol behind a NAT")
+	cmd.MarkFlagsMutuallyExclusive("ladder", "broker")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the measurements as JSON, and the report to standard error")
 	return cmd
 }

@@ -73,3 +73,27 @@ func TestDemoLadder(t *testing.T) {
 		}
 	}
 }
+
+// The demonstration of a broker gives each of five clients behind a NAT a prefix of its own,
+// and each reaches a host behind the broker.
+func TestDemoBroker(t *testing.T) {
+	t.Parallel()
+	var res demo.Broker
+	report := runDemo(t, &res, "--broker")
+	if len(res.Clients) != 5 {
+		t.Fatalf("%+v", res)
+	}
+	for _, c := range res.Clients {
+		if c.RTT <= 0 || c.Address == "" {
+			t.Errorf("%+v", c)
+		}
+		if !strings.Contains(report, "  "+c.Protocol+" ") {
+			t.Errorf("%s is not in the report:\n%s", c.Protocol, report)
+		}
+	}
+	for _, want := range []string{"sixfourctl broker account add home3 --type heartbeat", "2001:db8:100:4::/64", "203.0.113.20", "cleaned up"} {
+		if !strings.Contains(report, want) {
+			t.Errorf("%q is not in the report:\n%s", want, report)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"time"
 )
 
@@ -16,7 +17,8 @@ type Certificate struct {
 	Cert, Key, CA []byte
 }
 
-// NewCertificate makes a certificate that is valid for an hour, and an authority for it alone.
+// NewCertificate makes a certificate for a name or an address that is valid for an hour, and an
+// authority for it alone.
 func NewCertificate(host string) (c Certificate, err error) {
 	authority, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -31,7 +33,12 @@ func NewCertificate(host string) (c Certificate, err error) {
 		SerialNumber: big.NewInt(now.UnixNano()), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	leaf := &x509.Certificate{SerialNumber: ca.SerialNumber, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter, DNSNames: []string{host}}
+	leaf := &x509.Certificate{SerialNumber: ca.SerialNumber, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter}
+	if a := net.ParseIP(host); a != nil {
+		leaf.IPAddresses = []net.IP{a}
+	} else {
+		leaf.DNSNames = []string{host}
+	}
 	for _, part := range []struct {
 		pem  *[]byte
 		kind string
