@@ -92,22 +92,30 @@ func TestBrokerClients(t *testing.T) {
 	}
 }
 
-// A client of TIC learns from the broker that its tunnel is 6in4 with heartbeats, and keeps it
-// while the broker is away. Refusals are in words, for TIC and for JSON.
+// A client of TIC learns from the broker, inside TLS, that its tunnel is 6in4 with heartbeats, and
+// keeps it while the broker is away. Refusals are in words, for TIC and for JSON.
 func TestBrokerTIC(t *testing.T) {
 	t.Parallel()
 	n := newBrokered(t)
 	const secret = "0123456789abcdef0123456789abcdef"
+	cert, err := rig.NewCertificate("broker.test")
+	must(t, err)
 	password := secretFile(t, "fedcba9876543210fedcba9876543210")
+	chain, key, ca, hosts := secretFile(t, string(cert.Cert)), secretFile(t, string(cert.Key)), secretFile(t, string(cert.CA)), secretFile(t, "203.0.113.10 broker.test\n")
+	must(t, os.Chmod(hosts, 0o644))
 	lease := n.account(t, "anna", secret)
-	config := n.config("", "tic", "heartbeat", "json")
+	config := n.config("", "heartbeat")
+	for _, p := range []string{"tic", "json"} {
+		config += fmt.Sprintf("[[broker.listen]]\nprotocol = %q\naddress = \"203.0.113.10\"\ntls_certificate = %q\ntls_key = %q\n", p, chain, key)
+	}
 	server := start(t, n.server, config)
-	file := fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = \"tic\"\nserver = \"203.0.113.10\"\nuser = \"anna\"\npassword_file = %q\nkeepalive = \"1s\"\n", password)
-	a := start(t, n.client, file+fmt.Sprintf("[[tunnel]]\nname = \"six1\"\nmode = \"json\"\nserver = \"203.0.113.10\"\nid = \"anna\"\nsecret_file = %q\n", password))
+	file := fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = \"tic\"\nserver = \"broker.test\"\nuser = \"anna\"\npassword_file = %q\nstarttls = \"require\"\nca = %q\nkeepalive = \"1s\"\n", password, ca)
+	a := launchWith(t, n.client, file+fmt.Sprintf("[[tunnel]]\nname = \"six1\"\nmode = \"json\"\nserver = \"broker.test\"\nid = \"anna\"\nsecret_file = %q\ntls = \"on\"\nca = %q\n", password, ca), map[string]string{"/etc/hosts": hosts})
+	a.wait(t, "ready")
 	a.session(t, api.SessionRetrying, "password")
 	eventually(t, "JSON is refused", func() error {
 		s, err := client.Status(t.Context(), a.socket)
-		if err != nil || s.Tunnels[1].Session.State != api.SessionRetrying || !strings.Contains(s.Tunnels[1].Session.Error, "secret") {
+		if err != nil || s.Tunnels[1].Session.State != api.SessionRetrying || !strings.Contains(s.Tunnels[1].Session.Error, "the secret is wrong") {
 			return fmt.Errorf("%+v, %v", s.Tunnels[1].Session, err)
 		}
 		return nil
@@ -117,7 +125,7 @@ func TestBrokerTIC(t *testing.T) {
 	check := func() {
 		t.Helper()
 		s := a.sessions(t)["six0"].Session
-		if s.Type != "heartbeat" || s.Address != lease.Endpoint.Client.String()+"/64" {
+		if s.Type != "6in4 with heartbeats" || s.Address != lease.Endpoint.Client.String()+"/64" {
 			t.Errorf("the session is %+v", s)
 		}
 		reachable(t, n.client, routerAddr)

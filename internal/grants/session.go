@@ -362,7 +362,7 @@ func (s *session) silence() string {
 	switch kind {
 	case "ayiya":
 		return fmt.Sprintf(begins+"? Do both ends have the same hash?", identity, port)
-	case "heartbeat":
+	case "heartbeat", withHeartbeats:
 		return fmt.Sprintf(begins+", and protocol 41?", identity, port)
 	}
 	return ""
@@ -376,11 +376,14 @@ func (s *session) kick() {
 	}
 }
 
+// withHeartbeats is what packets of 6in4 travel in whose server learns our address.
+const withHeartbeats = "6in4 with heartbeats"
+
 // kindOf returns what packets travel in.
 func kindOf(mode string, g *grant) string {
 	switch {
 	case g.beats != nil:
-		return "heartbeat"
+		return withHeartbeats
 	case g.Path != nil && g.Path.Encap == config.NoEncapsulation:
 		return "6in4"
 	case g.Path != nil:
