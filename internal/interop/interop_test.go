@@ -144,15 +144,21 @@ func kernel(t *testing.T, commands string) {
 	})
 }
 
-// daemon runs sixfourd with one tunnel, six0, until the end of the test. It must become
-// ready, and end without an error. If the test fails, its log is shown. It returns the path
-// of the control socket.
+// daemon runs sixfourd with one tunnel, six0, as sixfourd does.
 func daemon(t *testing.T, ns *rig.Namespace, section string) (socket string) {
 	t.Helper()
+	return sixfourd(t, ns, "[[tunnel]]\nname = \"six0\"\n"+section)
+}
+
+// sixfourd runs sixfourd with an interface six0 until the end of the test. It must become
+// ready, and end without an error. If the test fails, its log is shown. It returns the path
+// of the control socket.
+func sixfourd(t *testing.T, ns *rig.Namespace, tables string) (socket string) {
+	t.Helper()
 	dir := t.TempDir()
-	section = strings.ReplaceAll(section, "\t", "")
+	tables = strings.ReplaceAll(tables, "\t", "")
 	socket = filepath.Join(dir, "control.sock")
-	config := fmt.Sprintf("[log]\nlevel = \"debug\"\n[control]\nsocket = %q\n[[tunnel]]\nname = \"six0\"\n%s\n", socket, section)
+	config := fmt.Sprintf("[log]\nlevel = \"debug\"\n[control]\nsocket = %q\n%s\n", socket, tables)
 	file := filepath.Join(dir, "sixfour.toml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
