@@ -38,7 +38,7 @@ func (r *reporter) session(s *api.Session) {
 	case api.SessionConnecting:
 		text += "has not answered yet"
 	default:
-		text += fmt.Sprintf("no session since %s", r.since(s.Since))
+		text += fmt.Sprintf("no session for %s", r.since(s.Since))
 	}
 	if s.Error != "" {
 		text += ": " + s.Error

@@ -237,3 +237,28 @@ packets of no tunnel
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
+
+// The session with a server is one line, with what it says in another, and what it has granted
+// in a third.
+func TestSession(t *testing.T) {
+	granted := api.Session{Server: "b.example", State: api.SessionUp, Since: began, Address: "2001:db8::1/64", Routed: []string{"2001:db8::/64"}, MTU: 1280, Type: "TCP", Granted: began}
+	retrying := granted
+	retrying.State, retrying.Error, retrying.Next, retrying.Said = api.SessionRetrying, "the password is wrong", began.Add(2*time.Minute), "400 no"
+	for _, c := range []struct {
+		session api.Session
+		want    []string
+	}{
+		{api.Session{Server: "b.example", State: api.SessionConnecting, Since: began}, []string{"  server     b.example has not answered yet"}},
+		{granted, []string{"  server     b.example up for 1m15s", "  granted    2001:db8::1/64, prefix 2001:db8::/64, MTU 1280, in TCP, 1m15s ago"}},
+		{retrying, []string{
+			"  server     b.example no session for 1m15s: the password is wrong; next attempt in 45s", "             it says: 400 no",
+			"  granted    2001:db8::1/64, prefix 2001:db8::/64, MTU 1280, in TCP, 1m15s ago"}},
+	} {
+		got := lines(api.Status{Tunnels: []api.TunnelStatus{{Name: "six0", Mode: "json", Session: &c.session}}}, began.Add(75*time.Second))
+		for _, want := range c.want {
+			if !strings.Contains(got, want+"\n") {
+				t.Errorf("%q is not in\n%s", want, got)
+			}
+		}
+	}
+}
