@@ -50,9 +50,12 @@ import (
 // Port is the TCP port of the service.
 const Port = 3874
 
-// MaxLine is the length of the longest line, in bytes, without what ends it. AICCU reads no
-// longer ones.
+// MaxLine is the length of the longest line, in bytes, without what ends it.
 const MaxLine = 1023
+
+// MaxAnswer is the length of the longest answer, in bytes, with all its lines. AICCU gives up
+// when it has received more at once, even if there are line ends in it.
+const MaxAnswer = 1000
 
 // Method is how a user proves to know the password.
 type Method string

@@ -42,8 +42,7 @@ const (
 
 // Lines returns the lines of "tunnel show", between the first and the last one.
 func (t *Tunnel) Lines() []string {
-	outer := t.outer()
-	return []string{
+	return said([]string{
 		"TunnelId: " + t.ID,
 		"Type: " + t.Type,
 		"IPv6 Endpoint: " + t.Client.String(),
@@ -52,13 +51,24 @@ func (t *Tunnel) Lines() []string {
 		"Tunnel MTU: " + strconv.Itoa(t.MTU),
 		"Tunnel Name: " + t.Name,
 		"POP Id: " + t.POP,
-		"IPv4 Endpoint: " + outer,
+		"IPv4 Endpoint: " + t.outer(),
 		"IPv4 POP: " + t.Server.String(),
 		"UserState: " + state(t.Disabled != "user"),
 		"AdminState: " + state(t.Disabled != "administrator"),
 		"Password: " + t.Password,
 		"Heartbeat_Interval: " + strconv.Itoa(int(t.Interval/time.Second)),
+	})
+}
+
+// said returns the lines that say something: AICCU reads beyond the end of a line without a
+// value.
+func said(lines []string) (all []string) {
+	for _, l := range lines {
+		if !strings.HasSuffix(l, ": ") {
+			all = append(all, l)
+		}
 	}
+	return all
 }
 
 // Listed returns the line of "tunnel list".
@@ -214,7 +224,7 @@ func (p *POP) Lines() []string {
 		}
 		return a.String()
 	}
-	return []string{
+	return said([]string{
 		"POPId: " + p.ID,
 		"City: " + p.City,
 		"Country: " + p.Country,
@@ -225,5 +235,5 @@ func (p *POP) Lines() []string {
 		"ISP Website: " + p.Website,
 		"ISP ASN: " + p.ASN,
 		"ISP LIR: " + p.LIR,
-	}
+	})
 }

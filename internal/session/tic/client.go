@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"strconv"
 	"strings"
@@ -188,6 +189,9 @@ func (d *dialogue) checkClock() error {
 		return err
 	}
 	seconds, err := strconv.ParseInt(r.Text, 10, 64)
+	if err == nil && seconds < 0 && seconds >= math.MinInt32 {
+		seconds += 1 << 32 // of a server with 32 bits, from 2038 on
+	}
 	if err != nil || seconds < 0 || seconds > 1<<40 {
 		return fmt.Errorf("it says that the time is %q, which is not a number of seconds", wire.Printable(r.Text))
 	}

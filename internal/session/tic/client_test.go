@@ -154,6 +154,8 @@ func TestErrors(t *testing.T) {
 		off("1796032583"):          "the clock of this host is 300 s ahead of that of the server",
 		off("0"):                   "the clock of this host is 1796032883 s ahead",
 		off("4294967296"):          "s behind",
+		off("-1"):                  "the clock of this host is 2498934412 s behind",
+		off("-9999999999"):         "which is not a number of seconds",
 		off("soon"):                `the time is "soon"`,
 		off("9223372036854775807"): `which is not a number of seconds`,
 		strings.Replace(before[:strings.Index(before, "C: challenge")], "200 Choose", "400 Unknown", 1) + end:                                                                "does not accept the user ABC1-SIXXS",

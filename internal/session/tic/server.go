@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,6 +84,9 @@ func NewServer(c Config) (*Server, error) {
 	}
 	c.Name = cmp.Or(wire.Printable(c.Name), "localhost")
 	c.POP.ID = cmp.Or(c.POP.ID, "sixfour")
+	if strings.ContainsAny(c.POP.ID, " \t\r\n") {
+		return nil, fmt.Errorf("tic: the name %q of the server has a space, which separates fields", c.POP.ID)
+	}
 	c.Interval = cmp.Or(c.Interval, time.Minute)
 	l := &c.Limits
 	l.Connections, l.PerSource, l.Lines = cmp.Or(l.Connections, 512), cmp.Or(l.PerSource, 16), cmp.Or(l.Lines, 200)

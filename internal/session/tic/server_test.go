@@ -131,6 +131,35 @@ func TestTypes(t *testing.T) {
 	}
 }
 
+// Answers stay within what AICCU reads at once, and lines have a value: it fails otherwise.
+func TestShortAnswers(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.POP.Name = strings.Repeat("n", 900); c.POP.Website = "http://broker.example" })
+	a := account()
+	a.Name, a.Secret = strings.Repeat("a", 255), strings.Repeat("s", 255)
+	b.authority.accounts[a.Name] = a
+	c := b.call(t)
+	c.expect(greeting)
+	c.say("username "+a.Name, choose)
+	c.say("authenticate md5 "+wire.MD5.Answer(c.challenge("md5"), a.Secret), "200 *")
+	for command, lines := range map[string]int{"tunnel show T5072": 16, "tunnel list": 3, "pop list": 3, "pop show chtst01": 6, "help": 15} {
+		n, size := 0, 0
+		fmt.Fprintln(c, command)
+		for l := ""; !strings.HasPrefix(l, "202"); n++ {
+			l = c.line()
+			size += len(l) + 1
+			if strings.HasSuffix(l, ":") || strings.HasSuffix(l, ": ") || l == "" {
+				t.Errorf("%s: %q", command, l)
+			}
+		}
+		if size > wire.MaxAnswer || n != lines {
+			t.Errorf("%s: %d bytes in %d lines, want %d", command, size, n, lines)
+		}
+	}
+	if _, err := NewServer(Config{Authority: b.authority, Plain: true, Local: netip.MustParseAddrPort("127.0.0.1:0"), POP: wire.POP{ID: "a b"}}); err == nil {
+		t.Error("a name with a space")
+	}
+}
+
 // Each method, in both orders; no answer serves twice, or for another challenge.
 func TestAuthenticate(t *testing.T) {
 	b := newBench(t, func(c *Config) { c.SHA256 = true })

@@ -164,11 +164,14 @@ var help = []string{
 	"quit",
 }
 
-// list answers with lines between a first and a last one.
+// list answers with lines between a first and a last one. All of them together are not longer
+// than what old clients read at once.
 func (x *session) list(first string, lines []string, last string) {
 	x.say("%s", first)
 	for _, l := range lines {
-		x.say("%s", l)
+		if x.out.Len()+len(l)+len(last)+2 <= wire.MaxAnswer {
+			x.say("%s", l)
+		}
 	}
 	x.say("%s", last)
 }
