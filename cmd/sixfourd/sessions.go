@@ -5,7 +5,9 @@ import (
 	"net/netip"
 
 	"sixfour/internal/api"
+	"sixfour/internal/config"
 	"sixfour/internal/grants"
+	"sixfour/internal/iface"
 )
 
 // newSessions returns the sessions of tunnels whose other end is a server. The engine need not
@@ -14,6 +16,9 @@ func (p *process) newSessions() *grants.Set {
 	return grants.New(grants.Options{
 		Log:   p.log.Logger,
 		Event: func(e api.Event) { p.Happened().Add(e) },
+		Taken: func(t *config.Tunnel, route netip.Prefix) error {
+			return iface.CheckRoutes(t.Netns, t.Name, []netip.Prefix{route})
+		},
 		Look: func() map[string]grants.Seen {
 			all := map[string]grants.Seen{}
 			for _, t := range p.Engine.Status().Tunnels {

@@ -226,6 +226,24 @@ func TestJSONClient(t *testing.T) {
 	}
 }
 
+// On a host with a default route of IPv6, a client gets its prefix, and leaves that route alone.
+func TestClientKeepsDefaultRoute(t *testing.T) {
+	t.Parallel()
+	h := newHosts(t, 1500)
+	must(t, h.a.AddAddr("va", netip.MustParsePrefix("2001:db8:5::1/64")))
+	must(t, h.a.AddRoute(netip.MustParsePrefix("::/0"), netip.MustParseAddr("2001:db8:5::2"), "va"))
+	newOldServer(t, h.b, netip.AddrPortFrom(outerB, 14629), "2001:db8:77:5::/64")
+	a := start(t, h.a, jsonClient())
+	hasAddress(t, h.a, "2001:db8:77:5::1/64")
+	a.session(t, api.SessionUp)
+	a.wait(t, "the tunnel does not get the default route")
+	if got := routes(t, h.a, "six0"); strings.Contains(got, "default") {
+		t.Errorf("six0 has the routes\n%s", got)
+	}
+	a.mustReload(t, jsonClient(`routes = ["2001:db8:ff::/48"]`))
+	reachable(t, h.a, netip.MustParseAddr("2001:db8:ff::80"))
+}
+
 // stub is a broker of a test for the servers of the protocols. Accounts are in the networks
 // 2001:db8:ff:N::/64; every echo request of a client is answered.
 type stub struct {

@@ -55,6 +55,22 @@ func granted(file *config.Tunnel, s *session, g *grant, defaultRoute bool) confi
 	return t
 }
 
+// mayRoute reports whether the tunnel may have the default route, because no other interface has
+// it.
+func (s *session) mayRoute(t *config.Tunnel) bool {
+	if s.set.Taken == nil {
+		return true
+	}
+	err := s.set.Taken(t, allIPv6)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil && !s.bare {
+		s.tell("the tunnel does not get the default route: "+err.Error()+": set routes to what shall go into the tunnel", false)
+	}
+	s.bare = err != nil
+	return err == nil
+}
+
 // ethernet is the MTU of a path over which the MTU that a server grants is a limit of its own
 // only if it is smaller than what fits.
 const ethernet = 1500

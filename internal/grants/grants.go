@@ -43,7 +43,10 @@ type Options struct {
 	Look func() map[string]Seen
 	// Networks returns the networks of this host's interfaces, by the names of these.
 	Networks func() map[string][]netip.Prefix
-	Clock    Clock
+	// Taken returns an error if another interface in a tunnel's namespace has a route; nil: none
+	// has any.
+	Taken func(t *config.Tunnel, route netip.Prefix) error
+	Clock Clock
 	// learn replaces the dialogue of TIC in tests; nil: it is held.
 	learn learner
 }
@@ -122,7 +125,7 @@ func (s *Set) Apply(file *config.Config) *Applied {
 		}
 		g := one.usable()
 		a.used[one] = g
-		tunnels[i] = granted(t, one, g, s.defaultRoute(file, i))
+		tunnels[i] = granted(t, one, g, g != nil && s.defaultRoute(file, i) && one.mayRoute(t))
 	}
 	if tunnels != nil {
 		copied := *file

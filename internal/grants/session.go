@@ -52,6 +52,7 @@ type offers struct {
 	inUse    *grant    // that the engine has
 	rejected *grant    // that the engine refuses; nil: none
 	retryAt  time.Time // when it is tried again
+	bare     bool      // another interface has the default route
 }
 
 // attempt is the config.Reports of the port of a session. Another one makes another path of the
