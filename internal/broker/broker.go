@@ -283,6 +283,11 @@ func (a *Authority) Notify(e leases.Event) {
 	case leases.Back:
 		a.config.Log.Info("the broker's store answers again")
 		a.event(api.EventRepair, "", "the broker's store answers again")
+	case leases.Doubt:
+		a.askSilent(e.Before)
+	case leases.Failed:
+		a.config.Log.Error("the broker gives no new leases, because they cannot be stored", zap.Error(e.Err))
+		a.event(api.EventError, "", "no new leases, because they cannot be stored: "+e.Err.Error())
 	case leases.Unreadable:
 		a.config.Log.Error("a record in the broker's store cannot be read, and is ignored", zap.Error(e.Err))
 		a.event(api.EventError, "", "a record in the broker's store cannot be read, and is ignored: "+e.Err.Error())

@@ -38,7 +38,7 @@ func (b *Base) Assign(ctx context.Context, name string, bits int) (Lease, error)
 	case err != nil:
 		return Lease{}, err
 	case !prefix.IsValid() && away != nil:
-		return Lease{}, unavailable(away)
+		return Lease{}, errUnavailable
 	case !prefix.IsValid():
 		if prefix, err = b.ask(ctx, name, bits); err != nil {
 			return Lease{}, err
@@ -52,7 +52,8 @@ func (b *Base) Assign(ctx context.Context, name string, bits int) (Lease, error)
 	return Lease{Account: name, Prefix: prefix, Granted: time.Now()}, nil
 }
 
-func unavailable(err error) error { return access.Refuse(access.Unavailable, "no new lease: %v", err) }
+// errUnavailable does not say why: it is for strangers, too.
+var errUnavailable = access.Refuse(access.Unavailable, "no new lease can be stored at the moment: try again later")
 
 // ask puts a request into the queue, and waits for the answer.
 func (b *Base) ask(ctx context.Context, name string, bits int) (netip.Prefix, error) {
@@ -61,7 +62,7 @@ func (b *Base) ask(ctx context.Context, name string, bits int) (netip.Prefix, er
 	select {
 	case b.requests <- r:
 	case <-ctx.Done():
-		return netip.Prefix{}, unavailable(store.ErrAway)
+		return netip.Prefix{}, errUnavailable
 	case <-b.stopped:
 		return netip.Prefix{}, stopped
 	}
@@ -69,7 +70,7 @@ func (b *Base) ask(ctx context.Context, name string, bits int) (netip.Prefix, er
 	case a := <-r.done:
 		return a.prefix, a.err
 	case <-ctx.Done():
-		return netip.Prefix{}, unavailable(store.ErrAway)
+		return netip.Prefix{}, errUnavailable
 	case <-b.stopped:
 		return netip.Prefix{}, stopped
 	}
@@ -105,13 +106,11 @@ func (b *Base) grant(ctx context.Context, batch []*request) {
 		txn, answers = b.planLeases(batch)
 		return txn, nil
 	})
-	if err != nil {
-		b.failed(err)
-	}
+	b.outcome(err)
 	for _, r := range batch {
 		a := answers[r.name]
 		if err != nil && a.err == nil {
-			a = answer{err: unavailable(err)}
+			a = answer{err: errUnavailable}
 		}
 		r.done <- a
 	}
@@ -226,6 +225,20 @@ func (b *Base) inPool(p netip.Prefix) bool {
 		}
 	}
 	return false
+}
+
+// outcome notes the outcome of a transaction that grants leases.
+func (b *Base) outcome(err error) {
+	if err == nil {
+		return
+	}
+	b.mu.Lock()
+	if now := time.Now(); now.Sub(b.reported) > time.Minute && !errors.Is(err, store.ErrAway) {
+		b.reported = now
+		b.events.add(Event{Kind: Failed, Err: err})
+	}
+	b.mu.Unlock()
+	b.failed(err)
 }
 
 // failed notes that the store has failed. The loop of keep finds out when it answers again.

@@ -33,6 +33,8 @@ type Base struct {
 	view view
 	news chan struct{} // closed at the next revision
 	away error         // why the store does not answer; nil: it does
+
+	reported time.Time // when it was last reported that a lease could not be stored
 }
 
 // times are the intervals at which the store is written without a request.
@@ -81,10 +83,24 @@ func open(ctx context.Context, c Config, t times) (*Base, error) {
 func (b *Base) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop, b.stopped = cancel, ctx.Done()
-	b.ended.Go(func() { b.events.run(ctx, b.config.Notify) })
+	b.ended.Go(func() { b.events.run(ctx, b.notify) })
 	b.ended.Go(func() { b.watch(ctx) })
 	b.ended.Go(func() { b.assign(ctx) })
 	b.ended.Go(func() { b.keep(ctx) })
+}
+
+// notify delivers an event, unless a client that has moved is back already.
+func (b *Base) notify(e Event) {
+	if e.Kind == Moved {
+		b.mu.RLock()
+		entry := b.view.accounts[e.Account]
+		back := entry != nil && entry.mine != nil
+		b.mu.RUnlock()
+		if back {
+			return
+		}
+	}
+	b.config.Notify(e)
 }
 
 // Close writes what is not yet written, and ends. It does not close the store, which must be
@@ -315,6 +331,8 @@ func (b *Base) lease(e *entry) Lease {
 	switch {
 	case e.mine != nil:
 		l.Last = e.mine.Holding
+	case e.holder != nil && (e.last == nil || e.last.Server != e.holder.Server || e.last.Since < e.holder.Since):
+		l.Last = Holding{Server: e.holder.Server, Protocol: e.holder.Protocol, Outer: e.holder.Outer, Since: time.Unix(e.holder.Since, 0)}
 	case e.last != nil:
 		l.Last = Holding{Server: e.last.Server, Protocol: e.last.Protocol, Outer: e.last.Outer, Since: time.Unix(e.last.Since, 0)}
 	}

@@ -133,8 +133,9 @@ func (b *Base) isAway() error {
 // session is how long other servers respect that this one has its clients. Times are
 // monotonic.
 type session struct {
-	until time.Time
-	ttl   time.Duration
+	until   time.Time
+	ttl     time.Duration
+	doubted time.Time // when clients were last reported that may be elsewhere
 }
 
 // renew extends the session, and returns when it must be called again. While the session has
@@ -156,9 +157,7 @@ func (b *Base) renew(ctx context.Context, s *session) time.Duration {
 		return 0
 	case err != nil:
 		b.failed(err)
-		if now := time.Now(); s.ttl != 0 && now.After(s.until) {
-			b.events.add(Event{Kind: Silent, Before: now.Add(-b.config.Silence)})
-		}
+		b.doubt(s)
 		return b.times.again
 	}
 	s.until, s.ttl = now.Add(ttl), ttl
@@ -167,6 +166,21 @@ func (b *Base) renew(ctx context.Context, s *session) time.Duration {
 		return b.times.alive
 	}
 	return ttl / 3
+}
+
+// doubt reports clients that may be elsewhere, because the session cannot be extended.
+func (b *Base) doubt(s *session) {
+	now := time.Now()
+	if s.ttl == 0 { // nobody else uses the store, or no session has begun
+		return
+	}
+	if now.After(s.until) {
+		b.events.add(Event{Kind: Silent, Before: now.Add(-b.config.Silence)})
+	}
+	if now.Sub(s.doubted) > s.ttl/4 {
+		s.doubted = now
+		b.events.add(Event{Kind: Doubt, Before: now.Add(-b.config.Silence / 4)})
+	}
 }
 
 // answers notes that the store answers.
@@ -265,7 +279,8 @@ func (b *Base) writeSome(ctx context.Context, names []string, written int64) err
 		switch {
 		case e.mine != nil:
 			put[name] = e.mine
-			txn.Put = append(txn.Put, store.Put{Key: key, Value: encode(holdRecord{b.config.Server, b.instance}), Session: true})
+			r := holdRecord{b.config.Server, b.instance, e.mine.Protocol, e.mine.Outer, e.mine.Since.Unix()}
+			txn.Put = append(txn.Put, store.Put{Key: key, Value: encode(r), Session: true})
 			if e.mine.again {
 				txn.If = append(txn.If, store.Condition{Key: key, Version: e.versions.hold})
 			}

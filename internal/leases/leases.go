@@ -60,8 +60,8 @@ type Limits struct {
 // DefaultMaxAccounts limits the accounts of an open broker, each of which takes memory.
 const DefaultMaxAccounts = 250_000
 
-// DefaultSilence is longer than the time between two beats of AYIYA and heartbeat.
-const DefaultSilence = 90 * time.Second
+// DefaultSilence leaves time for some requests for a sign of life (Doubt).
+const DefaultSilence = 15 * time.Second
 
 // Types are what an account's Type can be.
 var Types = []string{"ayiya", "heartbeat", "6in4"}
@@ -108,6 +108,12 @@ const (
 	Away
 	// Back: the store answers again.
 	Back
+	// Failed: a new lease could not be stored (Event.Err), such as on a full disk. It comes once
+	// a minute at most.
+	Failed
+	// Doubt: this server is cut off from the store, and Silent may follow. Clients that were not heard
+	// after Event.Before must be asked for a sign of life. It comes again and again while that lasts.
+	Doubt
 	// Unreadable: a record in the store is not what sixfour writes (Event.Err). It is ignored.
 	Unreadable
 )

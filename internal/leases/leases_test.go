@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sixfour/internal/store"
 	"sixfour/transport/access"
 )
@@ -73,7 +75,7 @@ func TestAssign(t *testing.T) {
 	s := bolt(t, path)
 	b := base(t, config(s))
 	for _, a := range []Account{
-		{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "d"},
+		{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "d"}, {Name: "a/lease/b"},
 		{Name: "fixed", Fixed: prefix("2001:db8:100:1::/64")},
 		{Name: "outside", Fixed: prefix("2001:db8:5000::/48")},
 		{Name: "large", Limits: Limits{PrefixLength: 50}},
@@ -98,6 +100,7 @@ func TestAssign(t *testing.T) {
 		{"large", 48, "2001:db8:200:4000::/50"},
 		{"small", 48, "2001:db8:100:4::/62"},
 		{"d", 128, "2001:db8:100:3::/64"},
+		{"a/lease/b", 0, "2001:db8:100:8::/64"},
 	}
 	for range 2 {
 		for _, c := range cases {
@@ -112,7 +115,7 @@ func TestAssign(t *testing.T) {
 		s = bolt(t, path)
 		b = base(t, config(s))
 	}
-	if accounts, leases, free := b.Sizes(); accounts != 8 || leases != 8 || free != 256-4-4+65536-256-16384 {
+	if accounts, leases, free := b.Sizes(); accounts != 9 || leases != 9 || free != 256-4-4-1+65536-256-16384 {
 		t.Errorf("%d accounts, %d leases, %d free", accounts, leases, free)
 	}
 }
@@ -306,5 +309,44 @@ func TestOpenBroker(t *testing.T) {
 	}
 	if len(of) != 100 || assigned(t, b, "another", 0) != "no_prefix" {
 		t.Errorf("%d prefixes", len(of))
+	}
+}
+
+// On a full disk clients that have a lease get it, others are told to come later, and the
+// operator once why.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=128k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	s, h := bolt(t, filepath.Join(dir, "broker.db")), &heard{}
+	c := config(s)
+	c.Open, c.Notify = true, h.add
+	b := base(t, c)
+	first := assigned(t, b, "0", 0)
+	given, refused := 1, 0
+	for n := 1; refused < 20; n++ {
+		switch _, err := b.Assign(t.Context(), fmt.Sprint(n), 0); {
+		case err == nil:
+			given++
+		case strings.Contains(err.Error(), dir):
+			t.Errorf("a stranger is told %v", err)
+			fallthrough
+		default:
+			refused++
+		}
+		if n > 10_000 {
+			t.Fatal("the disk does not get full")
+		}
+	}
+	if e := h.await(t, Failed, ""); !errors.Is(e.Err, store.ErrFull) {
+		t.Errorf("%+v", e)
+	}
+	if got := assigned(t, b, "0", 0); got != first {
+		t.Errorf("%s, want %s", got, first)
+	}
+	if _, leases, _ := b.Sizes(); leases != given {
+		t.Errorf("%d leases, and %d were given", leases, given)
 	}
 }

@@ -63,6 +63,10 @@ type lastRecord struct {
 type holdRecord struct {
 	Server   string `json:"server"`
 	Instance uint64 `json:"instance"` // of the process
+	// How the client came; lastRecord has where it went since.
+	Protocol string         `json:"protocol"`
+	Outer    netip.AddrPort `json:"outer"`
+	Since    int64          `json:"since"`
 }
 
 type serverRecord struct {

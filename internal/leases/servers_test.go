@@ -109,12 +109,15 @@ func TestServers(t *testing.T) {
 	a.Hold("x", "ayiya", outer)
 	etcdtest.Until(t, "b to know that a has x", func() bool { return held(b, "x") == "server 0" })
 	began := time.Now()
-	b.Hold("x", "json", outer)
+	b.Hold("x", "tsp", outer)
 	if e := heardA.await(t, Moved, "x"); e.Server != "server 1" {
 		t.Errorf("%+v", e)
 	}
 	t.Logf("the former server knew after %v", time.Since(began))
 	etcdtest.Until(t, "a to know that b has x", func() bool { return held(a, "x") == "server 1" })
+	if l, _ := a.Lease("x"); l.Last.Protocol != "tsp" || l.Last.Outer != outer {
+		t.Errorf("%+v", l)
+	}
 	b.Release("x")
 	etcdtest.Until(t, "a to know that x has left", func() bool { return held(a, "x") == "" })
 
@@ -146,6 +149,7 @@ func TestServers(t *testing.T) {
 	if _, err := a.Add(t.Context(), Account{Name: "newer"}); err == nil {
 		t.Error("a new account")
 	}
+	heardA.await(t, Doubt, "")
 	lease := assigned(t, b, "new", 0)
 	before := time.Now().Add(-time.Second)
 	if e := heardA.await(t, Silent, ""); e.Before.Before(before.Add(-2 * time.Second)) {

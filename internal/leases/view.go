@@ -186,7 +186,7 @@ func (v *view) put(i store.Item) (err error) {
 	case holdKey:
 		r := &holdRecord{}
 		if err = decode(i, r); err == nil {
-			r.Server = v.intern(r.Server)
+			r.Server, r.Protocol = v.intern(r.Server), v.intern(r.Protocol)
 			e := v.entry(name)
 			e.holder, e.versions.hold = r, i.Version
 		}
