@@ -82,9 +82,9 @@ func (t *ClientTable) Add(prefix netip.Prefix, endpoint netip.Addr, owner any) (
 		return nil, errClientsFull
 	default:
 		c.Handle = firstHandle + uint32(t.used)
-		t.used++
+		t.grow()
 	}
-	t.slot(c.Handle, true).Store(c)
+	t.slot(c.Handle).Store(c)
 	for _, p := range c.prefixes() {
 		behind = behind.InsertPersist(p, c.Handle)
 	}
@@ -96,7 +96,7 @@ func (t *ClientTable) Add(prefix netip.Prefix, endpoint netip.Addr, owner any) (
 func (t *ClientTable) Remove(c *TableClient) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	slot := t.slot(c.Handle, false)
+	slot := t.slot(c.Handle)
 	if slot.Load() != c {
 		return
 	}
@@ -118,25 +118,29 @@ func (c *TableClient) prefixes() []netip.Prefix {
 	return all
 }
 
-// slot returns the place of a handle. If make is true, the table grows to have one, for which
-// mu must be held; otherwise the result is nil if there is none.
-func (t *ClientTable) slot(handle uint32, make bool) *atomic.Pointer[TableClient] {
+// slot returns the place of a handle; nil: the table has none.
+func (t *ClientTable) slot(handle uint32) *atomic.Pointer[TableClient] {
 	blocks, n := *t.blocks.Load(), handle-firstHandle // wraps around for what is no handle
 	at := n / uint32(len(clientBlock{}))
 	if at >= uint32(len(blocks)) {
-		if !make {
-			return nil
-		}
-		// The memory before the new element is shared with readers of the old slice.
-		blocks = append(blocks, new(clientBlock))
-		t.blocks.Store(&blocks)
+		return nil
 	}
 	return &blocks[at][n%uint32(len(clientBlock{}))]
 }
 
+// grow makes a place for one handle more than there were. The caller holds mu.
+func (t *ClientTable) grow() {
+	if t.used%len(clientBlock{}) == 0 {
+		// The memory before the new element is shared with readers of the old slice.
+		blocks := append(*t.blocks.Load(), new(clientBlock))
+		t.blocks.Store(&blocks)
+	}
+	t.used++
+}
+
 // At returns the client with a handle; nil: there is none.
 func (t *ClientTable) At(handle uint32) *TableClient {
-	if slot := t.slot(handle, false); slot != nil {
+	if slot := t.slot(handle); slot != nil {
 		return slot.Load()
 	}
 	return nil
