@@ -18,6 +18,7 @@ import (
 	"sixfour/internal/config/mechanism"
 	"sixfour/internal/events"
 	"sixfour/internal/leases"
+	"sixfour/internal/ndproxy"
 	"sixfour/internal/store"
 	"sixfour/internal/store/etcd"
 	"sixfour/transport"
@@ -31,6 +32,7 @@ type Broker struct {
 	authority *Authority
 	routes    *Routes
 	listeners *listeners
+	proxy     *ndproxy.Proxy // nil: there is none
 	store     store.Store // nil: it could not be opened
 	base      atomic.Pointer[leases.Base]
 
@@ -102,6 +104,12 @@ func (b *Broker) Run(ctx context.Context) {
 	defer stop()
 	running.Go(func() { b.routes.Run(routing) })
 	running.Go(func() { b.openBase(ctx) })
+	if b.proxy != nil {
+		running.Go(func() {
+			b.proxy.Run(routing)
+			b.proxy.Close()
+		})
+	}
 	b.listeners.run(ctx, nil)
 	b.authority.Close()
 	stop()

@@ -112,9 +112,10 @@ func (b *Broker) Networks() []netip.Prefix {
 func (b *Broker) Equal(o *Broker) bool { return reflect.DeepEqual(b.plain(), o.plain()) }
 
 // SameBase reports whether what cannot change while the broker runs is the same: the interface,
-// the store, and the name of the server.
+// the ends of tunnels, the store, the name of the server, and the proxy, whose socket can only be
+// opened at the start.
 func (b *Broker) SameBase(o *Broker) bool {
-	return b.Interface == o.Interface && b.Name == o.Name && reflect.DeepEqual(b.Store, o.Store)
+	return b.Interface == o.Interface && b.Name == o.Name && b.Endpoints == o.Endpoints && b.NDPProxy == o.NDPProxy && reflect.DeepEqual(b.Store, o.Store)
 }
 
 // plain returns the configuration without positions in a file.
