@@ -53,6 +53,12 @@ func Open(cfg *config.Config, log *zap.Logger) (*Broker, error) {
 	}
 	b.authority = New(Config{Interface: cfg.Broker.Interface, Clients: b.clients, Router: b.routes, Log: log})
 	b.listeners = newListeners(b.authority, b.prefixOf, transport.Options{Mark: mark(cfg)}, log)
+	if cfg.Broker.NDPProxy != "" {
+		attached := func(a netip.Addr) bool { return b.clients.Table.To(a) != nil }
+		if b.proxy, err = ndproxy.Open(cfg.Broker.NDPProxy, attached, log); err != nil {
+			return nil, err
+		}
+	}
 	if b.store, err = OpenStore(&cfg.Broker.Store); err != nil {
 		b.fail(err)
 	}

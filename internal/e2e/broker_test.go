@@ -8,11 +8,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"sixfour/internal/api"
+	"sixfour/internal/control/client"
 	"sixfour/internal/leases"
 	"sixfour/internal/rig"
 	"sixfour/internal/session/heartbeat"
@@ -61,11 +66,17 @@ func (n *brokered) config(lines string, protocols ...string) string {
 // account adds an account to the store, which no daemon uses, and gives it a lease.
 func (n *brokered) account(t *testing.T, name, secret string) leases.Lease {
 	t.Helper()
+	return n.accountIn(t, netip.MustParsePrefix("2001:db8:100::/40"), 64, name, secret)
+}
+
+// accountIn is account with a pool and the length of prefixes.
+func (n *brokered) accountIn(t *testing.T, pool netip.Prefix, bits int, name, secret string) leases.Lease {
+	t.Helper()
 	s, err := store.OpenBolt(n.store)
 	must(t, err)
 	defer s.Close()
 	b, err := leases.Open(t.Context(), leases.Config{
-		Store: s, Server: "test", Pool: []netip.Prefix{netip.MustParsePrefix("2001:db8:100::/40")}, PrefixLength: 64, MaxPrefixLength: 64,
+		Store: s, Server: "test", Pool: []netip.Prefix{pool}, PrefixLength: bits, MaxPrefixLength: bits,
 		Endpoints: netip.MustParsePrefix("2001:db8:ff::/48"), MTU: 1280,
 	})
 	must(t, err)
@@ -183,11 +194,11 @@ func TestBrokerProtocols(t *testing.T) {
 		must(t, n.server.LinkUp(dev))
 		must(t, ns.AddRoute(netip.MustParsePrefix("203.0.113.0/24"), ours.Prev(), "v"))
 		inside := netip.PrefixFrom(lease.Prefix.Addr().Next(), 64).String()
-		client := start(t, ns, fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = %q\nserver = \"203.0.113.10\"\n", c.mode)+fmt.Sprintf(c.lines, secret, lease.Endpoint.Client, inside))
+		end := start(t, ns, fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = %q\nserver = \"203.0.113.10\"\n", c.mode)+fmt.Sprintf(c.lines, secret, lease.Endpoint.Client, inside))
 		eventually(t, c.mode+" reaches the router", func() error {
 			res, err := rig.Ping(t.Context(), ns, routerAddr, rig.PingOptions{Count: 1, Timeout: time.Second})
 			if err == nil && res.Received == 0 {
-				_, s := client.status(t)
+				_, s := end.status(t)
 				err = fmt.Errorf("no answer: %+v", s.State)
 			}
 			return err
@@ -207,5 +218,80 @@ func TestBrokerProtocols(t *testing.T) {
 	s, _ := server.status(t)
 	if s.Broker.Clients["json"] != 1 || s.Broker.Clients["tsp"] != 1 || s.Broker.Clients["ayiya"] != 1 || s.Broker.Clients["heartbeat"] != 1 {
 		t.Errorf("the clients are %v", s.Broker.Clients)
+	}
+}
+
+// Where a hoster gives a /64 on the link and no route, the broker answers the router's
+// neighbour solicitations for attached clients, and for nobody else.
+func TestBrokerOnLink(t *testing.T) {
+	t.Parallel()
+	n := newBrokered(t)
+	must(t, n.server.AddAddr("up", netip.MustParsePrefix("2001:db8:5::2/64")))
+	must(t, n.router.AddAddr("down", netip.MustParsePrefix("2001:db8:5::1/64")))
+	pool := netip.MustParsePrefix("2001:db8:5:0:8000::/65")
+	lease, other := n.accountIn(t, pool, 80, "alice", "wonderland"), n.accountIn(t, pool, 80, "bob", "builder")
+	config := strings.Replace(n.config("ndp_proxy = \"up\"\nprefix_length = 80", "heartbeat"), "2001:db8:100::/40", pool.String(), 1)
+	start(t, n.server, config)
+	inside, ofOther := lease.Prefix.Addr().Next(), other.Prefix.Addr().Next()
+	start(t, n.client, fmt.Sprintf("[[tunnel]]\nname = \"six0\"\nmode = \"6in4\"\nlocal = \"203.0.113.20\"\nremote = \"203.0.113.10\"\naddress = [\"%v/64\", \"%v/128\", \"%v/128\"]\nroutes = [\"::/0\"]\nmtu = 1280\n", lease.Endpoint.Client, inside, ofOther))
+	defer n.beats(t, lease, "wonderland")()
+	eventually(t, "the router finds the client", func() error {
+		res, err := rig.Ping(t.Context(), n.router, inside, rig.PingOptions{Count: 1, Timeout: time.Second})
+		if err == nil && res.Received == 0 {
+			err = errors.New("no answer")
+		}
+		return err
+	})
+	for _, a := range []netip.Addr{ofOther, netip.MustParseAddr("2001:db8:5::7")} {
+		if res, err := rig.Ping(t.Context(), n.router, a, rig.PingOptions{Count: 1, Timeout: time.Second}); err != nil || res.Received != 0 {
+			t.Errorf("%v, which is no attached client's, answers: %+v, %v", a, res, err)
+		}
+		list, err := n.router.Handle().NeighList(0, unix.AF_INET6)
+		must(t, err)
+		for _, e := range list {
+			if ip, _ := netip.AddrFromSlice(e.IP); ip == a && e.HardwareAddr != nil {
+				t.Errorf("the router knows %v at %v", a, e.HardwareAddr)
+			}
+		}
+	}
+}
+
+// A reload changes listeners and the pool of a broker that runs, and no client loses its
+// tunnel. What needs a restart is said.
+func TestBrokerReload(t *testing.T) {
+	t.Parallel()
+	n := newBrokered(t)
+	lease := n.account(t, "alice", "wonderland")
+	d := start(t, n.server, n.config("", "heartbeat"))
+	defer n.beats(t, lease, "wonderland")()
+	until(t, "the client is attached", func() bool { s, _ := d.status(t); return s.Broker.Clients["heartbeat"] == 1 })
+	free := func() uint64 { s, _ := d.status(t); return s.Broker.FreePrefixes }
+	before := free()
+	reload := func(config string) api.Plan {
+		t.Helper()
+		d.write(t, config)
+		plan, err := client.New(d.socket).Reload(t.Context())
+		must(t, err)
+		return plan
+	}
+	grown := strings.Replace(n.config("", "heartbeat", "ayiya"), `"2001:db8:100::/40"]`, `"2001:db8:100::/40", "2001:db8:200::/40"]`, 1)
+	if plan := reload(grown); !slices.Equal(plan.Settings, []string{"broker"}) || len(plan.Restart) != 0 || len(plan.Changed) != 1 || !plan.Changed[0].InPlace {
+		t.Errorf("the plan is %+v", plan)
+	}
+	if now := free(); now != before+1<<24 {
+		t.Errorf("%d prefixes are free, before %d", now, before)
+	}
+	until(t, "ayiya listens", func() bool {
+		s, _ := d.status(t)
+		return len(s.Broker.Listeners) == 2 && s.Broker.Listeners[1].Error == ""
+	})
+	if s, _ := d.status(t); s.Broker.Clients["heartbeat"] != 1 || !strings.Contains(routes(t, n.server, "six0"), lease.Prefix.String()) {
+		t.Errorf("after the reload: %+v", s.Broker)
+	}
+	if plan := reload(strings.Replace(grown, "2001:db8:ff::/48", "2001:db8:fe::/48", 1)); !slices.Equal(plan.Restart, []string{"broker"}) {
+		t.Errorf("with other endpoints the plan is %+v", plan)
+	}
+	if plan := reload("\n\n" + grown); len(plan.Restart)+len(plan.Settings)+len(plan.Changed) != 0 {
+		t.Errorf("with the same configuration the plan is %+v", plan)
 	}
 }

@@ -185,7 +185,7 @@ func (p *plan) choose(e *entry, a *Account, bits int) (netip.Prefix, error) {
 	if a.Limits.PrefixLength != 0 {
 		shortest = a.Limits.PrefixLength
 	}
-	bits = min(max(bits, shortest), 64)
+	bits = min(max(bits, shortest), max(p.config.PrefixLength, 64))
 	for _, pool := range p.config.Pool {
 		if prefix, ok := p.view.used.lowest(pool, bits); ok {
 			p.view.used.insert(prefix)

@@ -28,6 +28,7 @@ const (
 	maxBrokerMTU        = 1428
 	defaultPrefixLength = 64
 	leastPrefixLength   = 48
+	mostPrefixLength    = 120
 )
 
 // brokerDraft is a [broker] that is being read.
@@ -69,20 +70,20 @@ var brokerKeys = []tree.Key[*brokerDraft]{
 		}
 	}},
 	{Name: "pool", Read: readPool},
-	{Name: "prefix_length", Read: lengthOf(func(b *brokerDraft) *int { return &b.PrefixLength })},
-	{Name: "max_prefix_length", Read: lengthOf(func(b *brokerDraft) *int { return &b.MaxPrefixLength })},
-	{Name: "endpoints", Read: value.Prefix(6, func(b *brokerDraft) *netip.Prefix { return &b.Endpoints })},
-	{Name: "mtu", Read: func(r *problem.Report, e tree.Entry, b *brokerDraft) {
-		if n, _, ok := value.Number(r, e, defaultBrokerMTU, maxBrokerMTU); ok {
-			b.MTU = encap.TunnelMTU(n)
-		}
-	}},
 	{Name: "ndp_proxy", Read: func(r *problem.Report, e tree.Entry, b *brokerDraft) {
 		if e.Kind == tree.String && e.Text == "" {
 			return
 		}
 		if name, ok := readInterface(r, e); ok {
 			b.NDPProxy = name
+		}
+	}},
+	{Name: "prefix_length", Read: lengthOf(func(b *brokerDraft) *int { return &b.PrefixLength })},
+	{Name: "max_prefix_length", Read: lengthOf(func(b *brokerDraft) *int { return &b.MaxPrefixLength })},
+	{Name: "endpoints", Read: value.Prefix(6, func(b *brokerDraft) *netip.Prefix { return &b.Endpoints })},
+	{Name: "mtu", Read: func(r *problem.Report, e tree.Entry, b *brokerDraft) {
+		if n, _, ok := value.Number(r, e, defaultBrokerMTU, maxBrokerMTU); ok {
+			b.MTU = encap.TunnelMTU(n)
 		}
 	}},
 	{Name: "open", Read: func(r *problem.Report, e tree.Entry, b *brokerDraft) { b.Open, _ = value.Bool(r, e) }},
@@ -153,7 +154,11 @@ func readPool(r *problem.Report, e tree.Entry, b *brokerDraft) {
 
 func lengthOf(field func(*brokerDraft) *int) func(*problem.Report, tree.Entry, *brokerDraft) {
 	return func(r *problem.Report, e tree.Entry, b *brokerDraft) {
-		if n, _, ok := value.Number(r, e, leastPrefixLength, defaultPrefixLength); ok {
+		most := int64(defaultPrefixLength)
+		if b.NDPProxy != "" { // the network on the link is a /64
+			most = mostPrefixLength
+		}
+		if n, _, ok := value.Number(r, e, leastPrefixLength, most); ok {
 			*field(b) = int(n)
 		}
 	}
