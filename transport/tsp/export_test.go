@@ -6,6 +6,7 @@ import (
 
 	"sixfour/encap/header"
 	"sixfour/transport"
+	"sixfour/transport/access"
 )
 
 // NewServerFor is NewServer with short times.
@@ -40,3 +41,11 @@ func Sift(at netip.AddrPort, b []byte, m *transport.Meta) (left bool, messages i
 
 // Sift does the same with the peers of a port.
 func (p *Port) Sift(b []byte, m *transport.Meta) bool { return sift(*p.peers.Load(), b, m) }
+
+// Attach adds a client whose tunnel runs in UDP.
+func (s *Server) Attach(peer access.Client, a access.Attachment) {
+	c := &client{sender: s.sender, table: &s.clients, key: tupleOf(a.From, a.At), from: a.From, at: a.At, patience: time.Hour}
+	putHead(c.head[:], a.At, a.From)
+	c.hold(peer, time.Now())
+	s.clients.put(c)
+}

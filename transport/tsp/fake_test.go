@@ -167,5 +167,7 @@ func (c *attached) Leave(why string) {
 		delete(c.authority.clients, c.account.Name)
 	}
 	c.authority.mu.Unlock()
-	c.authority.left <- why
+	if !c.discard {
+		c.authority.left <- why
+	}
 }

@@ -265,10 +265,7 @@ func TestRawLink(t *testing.T) {
 	o.login("alice", "wonder")
 	o.ask(request(wire.V6V4, "127.0.0.1", 0))
 	c := a.next(t)
-	follower, ok := c.attachment.Link.(interface {
-		Attached(access.Client)
-		Left()
-	})
+	follower, ok := c.attachment.Link.(access.Follower)
 	if !ok {
 		t.Fatal("the link does not want to know the client")
 	}

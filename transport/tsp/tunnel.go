@@ -38,6 +38,14 @@ var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 // client is a client of a server whose tunnel runs in UDP: its link, and where it is.
 type client struct {
+	// What each packet from the client needs is in one line of the processor's cache: with many
+	// clients that is what a packet costs.
+	peer   access.Client // set before the client is in the table
+	heard  atomic.Int64  // when the last packet came, in ns
+	told   atomic.Int64  // when the Authority was told last
+	broker header.Word6  // our end of the tunnel
+	gone   atomic.Bool
+
 	sender   transport.Sender
 	table    *table
 	head     [headers]byte
@@ -45,15 +53,8 @@ type client struct {
 	from, at netip.AddrPort
 	account  string
 	patience time.Duration // after so long without a packet it is dead
-
-	peer   access.Client // set before the client is in the table
-	broker header.Word6  // our end of the tunnel
-	inner  [2]header.Prefix6
-
-	heard  atomic.Int64 // when the last packet came, in ns
-	told   atomic.Int64 // when the Authority was told last
-	gone   atomic.Bool
-	leaves sync.Once
+	inner    [2]header.Prefix6
+	leaves   sync.Once
 }
 
 // Send implements access.Link.
