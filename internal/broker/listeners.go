@@ -186,7 +186,7 @@ func (l *listeners) serve(k key, of *listener) (server, error) {
 		raw.beats.Store(&receive)
 		return s, nil
 	case "tic":
-		return tic.NewServer(tic.Config{Authority: l.authority, Local: local, TLS: encrypted, Plain: !k.Required, POP: pop(k.Address), Prefix: l.prefix})
+		return tic.NewServer(tic.Config{Authority: l.authority, Local: local, TLS: encrypted, Plain: !k.Required, POP: pop(k.Address), End: l.end, Prefix: l.prefix})
 	case "tsp":
 		c := tsp.ServerConfig{Authority: l.authority, Local: local, Open: k.open}
 		if !k.Address.IsUnspecified() {
@@ -201,6 +201,24 @@ func (l *listeners) serve(k key, of *listener) (server, error) {
 		return tsp.NewServer(c, l.options)
 	}
 	return nil, fmt.Errorf("there is no server of %s", k.Protocol)
+}
+
+// end returns where tunnels of a type end that TIC offers. It cannot say a port.
+func (l *listeners) end(kind string) (at netip.Addr, ok bool) {
+	name := map[string]string{wiretic.TypeAYIYA: "ayiya", wiretic.TypeHeartbeat: "heartbeat"}[kind]
+	p, _ := config.BrokerProtocolByName(name)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, w := range l.want {
+		switch {
+		case w.Protocol != name || w.Port != p.Port:
+		case w.Address.Is4() && !w.Address.IsUnspecified():
+			return w.Address, true
+		case w.Address.IsUnspecified():
+			at, ok = netip.Addr{}, true
+		}
+	}
+	return at, ok
 }
 
 // pop describes this server to clients of TIC.

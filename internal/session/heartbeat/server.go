@@ -175,7 +175,7 @@ func (s *Server) check(from netip.AddrPort, b []byte) (account string, why *acce
 	}
 	now := s.config.Now()
 	if ahead := time.Unix(r.Epoch, 0).Sub(now); r.Epoch > maxEpoch || ahead.Abs() > s.config.Window {
-		return a.Name, access.Refuse(access.BadClock, "the client's clock differs by %v: at most %v are allowed", ahead.Round(time.Second), s.config.Window)
+		return a.Name, access.Refuse(access.BadClock, "the client's clock differs by %.0f s: at most %.0f s are allowed", ahead.Abs().Seconds(), s.config.Window.Seconds())
 	}
 	return a.Name, s.accept(a, r.Message, from, now)
 }

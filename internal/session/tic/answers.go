@@ -53,27 +53,33 @@ func (x *session) tunnel() (t wire.Tunnel, ok bool) {
 	}
 	c := &x.server.config
 	t = wire.Tunnel{ID: "T" + number(a), Client: a.Endpoint.Client, Broker: a.Endpoint.Broker, Bits: 64, MTU: a.MTU,
-		Name: wire.Printable(a.Name), POP: c.POP.ID, Server: x.outer(), Password: a.Secret, Interval: c.Interval}
-	switch {
-	case a.Type == "ayiya":
-		t.Type = wire.TypeAYIYA
-	case a.Type == "6in4" && c.Outer != nil && c.Outer(a.Name).IsValid():
-		t.Type, t.Outer = wire.Type6in4, c.Outer(a.Name)
-	default:
-		t.Type = wire.TypeHeartbeat
+		Name: wire.Printable(a.Name), POP: c.POP.ID, Password: a.Secret, Interval: c.Interval}
+	if a.Type == "6in4" && c.Outer != nil {
+		t.Outer = c.Outer(a.Name)
 	}
-	return t, true
+	// What the account says comes first, and then what there is.
+	kinds := []string{wire.TypeHeartbeat, wire.TypeAYIYA}
+	switch {
+	case t.Outer.IsValid():
+		kinds = []string{wire.Type6in4}
+	case a.Type == "ayiya":
+		kinds = []string{wire.TypeAYIYA, wire.TypeHeartbeat}
+	}
+	for _, t.Type = range kinds {
+		if t.Server, ok = c.End(t.Type); ok {
+			if !t.Server.IsValid() {
+				t.Server = endpoint(x.raw.LocalAddr()).Addr()
+			}
+			if t.Server.Is4() {
+				return t, true
+			}
+		}
+	}
+	x.sorry("There is no tunnel that this server can offer here: the operator must let AYIYA or heartbeat listen at an IPv4 address, at its own port")
+	return t, false
 }
 
 func number(a access.Account) string { return strconv.FormatUint(a.Number, 10) }
-
-// outer returns the address at which tunnels end.
-func (x *session) outer() netip.Addr {
-	if p := x.server.config.POP.IPv4; p.IsValid() {
-		return p
-	}
-	return endpoint(x.raw.LocalAddr()).Addr()
-}
 
 func (x *session) tunnelList([]string) {
 	if t, ok := x.tunnel(); ok {
@@ -155,6 +161,8 @@ func (x *session) popShow(args []string) {
 		x.sorry("No such PoP: this is %s", p.ID)
 		return
 	}
-	p.IPv4 = x.outer()
+	if at := endpoint(x.raw.LocalAddr()).Addr(); !p.IPv4.IsValid() && at.Is4() {
+		p.IPv4 = at
+	}
 	x.list("201 Showing PoP information for "+p.ID, p.Lines(), "202 Done")
 }

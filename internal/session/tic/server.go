@@ -35,9 +35,13 @@ type Config struct {
 	SHA256 bool
 	// Name is that of the service, in the greeting; "": the name of the host.
 	Name string
-	// POP is this server, as clients are told. Its IPv4 is where tunnels end; the zero Addr:
-	// where the client has connected.
+	// POP is this server, as clients are told.
 	POP wire.POP
+	// End returns our outer address of tunnels of a type of package tic in encap, at the port
+	// that its protocol has by default, because clients cannot be told another one; the zero
+	// Addr: that to which the client has connected; not ok: there are none of that type. nil:
+	// POP.IPv4 for all types.
+	End func(kind string) (at netip.Addr, ok bool)
 	// Interval is how often clients of heartbeat and AYIYA shall send a message; 0: a minute.
 	Interval time.Duration
 	// Outer returns the fixed outer address of a client of the type 6in4; nil, or the zero
@@ -88,6 +92,9 @@ func NewServer(c Config) (*Server, error) {
 		return nil, fmt.Errorf("tic: the name %q of the server has a space, which separates fields", c.POP.ID)
 	}
 	c.Interval = cmp.Or(c.Interval, time.Minute)
+	if c.End == nil {
+		c.End = func(string) (netip.Addr, bool) { return c.POP.IPv4, true }
+	}
 	l := &c.Limits
 	l.Connections, l.PerSource, l.Lines = cmp.Or(l.Connections, 512), cmp.Or(l.PerSource, 16), cmp.Or(l.Lines, 200)
 	l.Idle, l.Dialogue = cmp.Or(l.Idle, 30*time.Second), cmp.Or(l.Dialogue, 2*time.Minute)

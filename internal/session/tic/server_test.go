@@ -98,35 +98,49 @@ func TestCommands(t *testing.T) {
 
 // Types of tunnels, as clients get them.
 func TestTypes(t *testing.T) {
-	fixed := netip.Addr{}
+	fixed, end, served := netip.Addr{}, netip.Addr{}, map[string]bool{}
 	b := newBench(t, func(c *Config) {
 		c.POP.IPv4 = netip.Addr{}
+		c.End = func(kind string) (netip.Addr, bool) { return end, served[kind] }
 		c.Outer = func(string) netip.Addr { return fixed }
 	})
 	for _, k := range []struct {
-		kind, fixed string
-		want        []string
+		kind, fixed, end, served string
+		want                     string // "": none can be offered
 	}{
-		{"ayiya", "", []string{"Type: ayiya", "IPv4 Endpoint: ayiya"}},
-		{"heartbeat", "", []string{"Type: 6in4-heartbeat", "IPv4 Endpoint: heartbeat"}},
-		{"6in4", "", []string{"Type: 6in4-heartbeat", "IPv4 Endpoint: heartbeat"}},
-		{"6in4", "192.0.2.45", []string{"Type: 6in4", "IPv4 Endpoint: 192.0.2.45"}},
+		{"ayiya", "", "", "ayiya 6in4-heartbeat", "ayiya ayiya 127.0.0.1"},
+		{"ayiya", "", "198.51.100.9", "6in4-heartbeat", "6in4-heartbeat heartbeat 198.51.100.9"},
+		{"heartbeat", "", "198.51.100.9", "ayiya 6in4-heartbeat", "6in4-heartbeat heartbeat 198.51.100.9"},
+		{"heartbeat", "", "", "ayiya", "ayiya ayiya 127.0.0.1"},
+		{"6in4", "", "", "ayiya 6in4-heartbeat", "6in4-heartbeat heartbeat 127.0.0.1"},
+		{"6in4", "192.0.2.45", "", "6in4", "6in4 192.0.2.45 127.0.0.1"},
+		{"ayiya", "", "", "", ""},
+		{"ayiya", "", "2001:db8::1", "ayiya", ""},
 	} {
 		a := account()
 		a.Type = k.kind
 		b.authority.accounts[a.Name] = a
 		fixed, _ = netip.ParseAddr(k.fixed)
+		end, _ = netip.ParseAddr(k.end)
+		clear(served)
+		for _, s := range strings.Fields(k.served) {
+			served[s] = true
+		}
 		c := b.call(t)
 		c.logIn()
-		c.say("tunnel show T5072", "201 *")
-		said := map[string]bool{}
-		for l := c.line(); l != "202 Done"; l = c.line() {
-			said[l] = true
+		if k.want == "" {
+			c.say("tunnel list", "400 There is no tunnel that this server can offer *")
+			c.say("tunnel show T5072", "400 There is no tunnel that this server can offer *")
+			continue
 		}
-		for _, w := range append(k.want, "IPv4 POP: 127.0.0.1") {
-			if !said[w] {
-				t.Errorf("%s: %q is missing in %v", k.kind, w, said)
-			}
+		c.say("tunnel show T5072", "201 *")
+		said := map[string]string{}
+		for l := c.line(); l != "202 Done"; l = c.line() {
+			key, value, _ := strings.Cut(l, ": ")
+			said[key] = value
+		}
+		if got := said["Type"] + " " + said["IPv4 Endpoint"] + " " + said["IPv4 POP"]; got != k.want {
+			t.Errorf("%+v: %s", k, got)
 		}
 	}
 }
