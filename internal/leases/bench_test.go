@@ -125,7 +125,7 @@ func BenchmarkKnown(b *testing.B) {
 // this machine.
 func BenchmarkCluster(b *testing.B) {
 	c := etcdtest.New(b)
-	s, err := etcd.Open(etcd.Config{Endpoints: c.Endpoints(), Dial: c.Dial(0)})
+	s, err := etcd.Open(etcd.Config{Endpoints: c.Endpoints(), CA: c.CA, Cert: c.Cert, Key: c.Key, Dial: c.Dial(0)})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func BenchmarkCluster(b *testing.B) {
 // machine, from 100 clients at the same time.
 func BenchmarkTransactions(b *testing.B) {
 	c := etcdtest.New(b)
-	s, err := etcd.Open(etcd.Config{Endpoints: c.Endpoints(), Dial: c.Dial(0)})
+	s, err := etcd.Open(etcd.Config{Endpoints: c.Endpoints(), CA: c.CA, Cert: c.Cert, Key: c.Key, Dial: c.Dial(0)})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func (h *heard) forget() {
 // server opens a base that shares the store of a cluster.
 func server(t *testing.T, c *etcdtest.Cluster, host int) (*Base, *heard) {
 	t.Helper()
-	s, err := etcd.Open(etcd.Config{Endpoints: c.Endpoints(), TTL: 2 * time.Second, Dial: c.Dial(host)})
+	s, err := etcd.Open(etcd.Config{Endpoints: c.Endpoints(), CA: c.CA, Cert: c.Cert, Key: c.Key, TTL: 2 * time.Second, Dial: c.Dial(host)})
 	if err != nil {
 		t.Fatal(err)
 	}

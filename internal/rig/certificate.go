@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// Certificate is what a web server needs, in PEM: a certificate for its name with the private
+// Certificate is what a web server needs, in PEM: a certificate for its names with the private
 // key, and the certificate of the authority that has signed it.
 type Certificate struct {
 	Cert, Key, CA []byte
 }
 
-// NewCertificate makes a certificate for a name or an address that is valid for an hour, and an
+// NewCertificate makes a certificate for names or addresses that is valid for an hour, and an
 // authority for it alone.
-func NewCertificate(host string) (c Certificate, err error) {
+func NewCertificate(hosts ...string) (c Certificate, err error) {
 	authority, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return c, err
@@ -34,10 +34,12 @@ func NewCertificate(host string) (c Certificate, err error) {
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	leaf := &x509.Certificate{SerialNumber: ca.SerialNumber, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter}
-	if a := net.ParseIP(host); a != nil {
-		leaf.IPAddresses = []net.IP{a}
-	} else {
-		leaf.DNSNames = []string{host}
+	for _, host := range hosts {
+		if a := net.ParseIP(host); a != nil {
+			leaf.IPAddresses = append(leaf.IPAddresses, a)
+		} else {
+			leaf.DNSNames = append(leaf.DNSNames, host)
+		}
 	}
 	for _, part := range []struct {
 		pem  *[]byte

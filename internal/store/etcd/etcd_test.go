@@ -15,7 +15,7 @@ import (
 
 func open(t *testing.T, c *etcdtest.Cluster, host int) *etcd.Store {
 	t.Helper()
-	s, err := etcd.Open(etcd.Config{Endpoints: c.Endpoints(), TTL: 2 * time.Second, Dial: c.Dial(host)})
+	s, err := etcd.Open(etcd.Config{Endpoints: c.Endpoints(), CA: c.CA, Cert: c.Cert, Key: c.Key, TTL: 2 * time.Second, Dial: c.Dial(host)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -19,7 +20,8 @@ import (
 	"sixfour/internal/rig/rigtest"
 )
 
-// Cluster is a cluster of three members:
+// Cluster is a cluster of three members, which clients reach by TLS with certificates on both
+// sides:
 //
 //	member 0  10.0.0.2 -- eth0  hub  host0 -- 10.1.0.2  host 0
 //	member 1  10.0.1.2 -- eth1       host1 -- 10.1.1.2  host 1
@@ -28,6 +30,8 @@ type Cluster struct {
 	hub     *rig.Namespace
 	members [size]*exec.Cmd
 	hosts   [hosts]*rig.Namespace
+
+	CA, Cert, Key string // files for clients
 }
 
 const size, hosts = 3, 2
@@ -43,16 +47,18 @@ func New(t testing.TB) *Cluster {
 	c := &Cluster{hub: rigtest.Namespace(t, "hub")}
 	rigtest.Must(t, c.hub.Forward())
 	rigtest.Must(t, c.hub.DropUnreachable()) // what is cut off hears nothing at all
+	c.certify(t)
 	var all []string
 	for i := range size {
 		all = append(all, fmt.Sprintf("m%d=http://10.0.%d.2:2380", i, i))
 	}
 	for i := range c.members {
 		ns := c.connect(t, fmt.Sprintf("eth%d", i), fmt.Sprintf("10.0.%d", i))
-		client, peer := fmt.Sprintf("http://10.0.%d.2:2379", i), fmt.Sprintf("http://10.0.%d.2:2380", i)
+		client, peer := fmt.Sprintf("https://10.0.%d.2:2379", i), fmt.Sprintf("http://10.0.%d.2:2380", i)
 		cmd := exec.Command(program, "--name", fmt.Sprintf("m%d", i), "--data-dir", filepath.Join(t.TempDir(), "data"),
-			"--listen-client-urls", client+",http://127.0.0.1:2379", "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-			"--initial-cluster", strings.Join(all, ","), "--heartbeat-interval", "50", "--election-timeout", "500", "--log-level", "error")
+			"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+			"--cert-file", c.Cert, "--key-file", c.Key, "--trusted-ca-file", c.CA, "--client-cert-auth",
+			"--initial-cluster", strings.Join(all, ","), "--heartbeat-interval", "50", "--election-timeout", "500", "--logger", "zap", "--log-level", "error")
 		out := &rig.Log{}
 		cmd.Stdout, cmd.Stderr = out, out
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -71,6 +77,21 @@ func New(t testing.TB) *Cluster {
 	return c
 }
 
+// certify makes a certificate for all members, which is that of clients, too.
+func (c *Cluster) certify(t testing.TB) {
+	made, err := rig.NewCertificate("10.0.0.2", "10.0.1.2", "10.0.2.2")
+	rigtest.Must(t, err)
+	dir := t.TempDir()
+	for _, f := range []struct {
+		path *string
+		name string
+		pem  []byte
+	}{{&c.CA, "ca", made.CA}, {&c.Cert, "cert", made.Cert}, {&c.Key, "key", made.Key}} {
+		*f.path = filepath.Join(dir, f.name)
+		rigtest.Must(t, os.WriteFile(*f.path, f.pem, 0o600))
+	}
+}
+
 // connect makes a namespace with the address net.2, behind a device of the hub.
 func (c *Cluster) connect(t testing.TB, dev, net string) *rig.Namespace {
 	ns := rigtest.Namespace(t, dev)
@@ -84,10 +105,17 @@ func (c *Cluster) connect(t testing.TB, dev, net string) *rig.Namespace {
 // Endpoints are the URLs of the members.
 func (c *Cluster) Endpoints() (all []string) {
 	for i := range size {
-		all = append(all, fmt.Sprintf("http://10.0.%d.2:2379", i))
+		all = append(all, fmt.Sprintf("https://10.0.%d.2:2379", i))
 	}
 	return all
 }
+
+// Host returns a host. Its address is 10.1.HOST.2, and that of the hub in the same network
+// 10.1.HOST.1.
+func (c *Cluster) Host(host int) *rig.Namespace { return c.hosts[host] }
+
+// Hub returns the hub.
+func (c *Cluster) Hub() *rig.Namespace { return c.hub }
 
 // Dial returns a function that connects from a host.
 func (c *Cluster) Dial(host int) func(context.Context, string) (net.Conn, error) {
