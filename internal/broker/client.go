@@ -46,16 +46,18 @@ func (c *client) Receive(packet []byte) drop.Reason {
 // Heard implements access.Client.
 func (c *client) Heard(from, at netip.AddrPort) {
 	c.heard.Store(int64(c.authority.elapsed()))
-	old := c.outer.Load()
-	if from == *old {
+	if old := c.outer.Load(); from != *old && !c.gone.Load() {
+		c.moved(old, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
+	}
+}
+
+// moved notes that the client has moved, unless that is known.
+func (c *client) moved(old *netip.AddrPort, to netip.AddrPort) {
+	if to == *old || !c.outer.CompareAndSwap(old, &to) {
 		return
 	}
-	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-	if from == *old || c.gone.Load() || !c.outer.CompareAndSwap(old, &from) {
-		return
-	}
-	c.authority.leases().Move(c.account, from)
-	c.authority.report(api.EventMoved, c, "from %v to %v", *old, from)
+	c.authority.leases().Move(c.account, to)
+	c.authority.report(api.EventMoved, c, "from %v to %v", *old, to)
 }
 
 // Leave implements access.Client.

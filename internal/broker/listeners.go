@@ -172,7 +172,11 @@ func (l *listeners) serve(k key, of *listener) (server, error) {
 	case "json":
 		return jsontun.NewServer(jsontun.ServerConfig{Authority: l.authority, Local: local, TLS: encrypted, Required: k.Required}, l.options)
 	case "ayiya":
-		return ayiya.NewServer(ayiya.ServerConfig{Authority: l.authority, Local: local}, l.options)
+		c := ayiya.ServerConfig{Authority: l.authority, Local: local}
+		if k.SHA256 {
+			c.Hashes = ayiya.AllHashes()
+		}
+		return ayiya.NewServer(c, l.options)
 	case "heartbeat":
 		raw, err := l.protocol41(k.Address, of)
 		if err != nil {

@@ -43,6 +43,7 @@ type BrokerListener struct {
 	Port             uint16
 	Certificate, Key string // files for TLS; "": none
 	Required         bool   // clients without TLS are refused
+	SHA256           bool   // clients of AYIYA may have this hash
 	At               problem.Pos
 }
 

@@ -33,6 +33,7 @@ port     = 443
 [[broker.listen]]
 protocol = "ayiya"
 address  = "::"
+sha256   = true
 `
 	c, err := Parse("file", []byte(text))
 	if err != nil {
@@ -46,7 +47,7 @@ address  = "::"
 		Endpoints: netip.MustParsePrefix("2001:db8:ff::/48"), NDPProxy: "eth0", Open: true,
 		Listen: []config.BrokerListener{
 			{Protocol: "json", Address: netip.MustParseAddr("203.0.113.10"), Port: 443},
-			{Protocol: "ayiya", Address: netip.IPv6Unspecified(), Port: 5072},
+			{Protocol: "ayiya", Address: netip.IPv6Unspecified(), Port: 5072, SHA256: true},
 		},
 	}
 	if !b.Equal(&want) {
@@ -117,6 +118,8 @@ func TestBrokerProblems(t *testing.T) {
 		{pool, json + "required = true\n", "required is true, and there is no certificate"},
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", ayiya + "tls_key = \"/key\"\n", "tls_key contradicts protocol \"ayiya\""},
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", ayiya + "required = true\n", "required contradicts protocol \"ayiya\""},
+		{pool, json + "sha256 = true\n", "sha256 contradicts protocol \"json\""},
+		{pool + "endpoints = \"2001:db8:ff::/48\"\n", ayiya + "sha256 = 1\n", "sha256 is 1"},
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", "[[broker.listen]]\nprotocol = \"heartbeat\"\naddress = \"0.0.0.0\"\n", "write this host's"},
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", "[[broker.listen]]\nprotocol = \"tsp\"\naddress = \"2001:db8::1\"\n", "write an IPv4 address"},
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", tic, "protocol \"tic\" tells passwords, and there is no certificate: set tls_certificate and tls_key, or required = false"},

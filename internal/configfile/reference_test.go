@@ -78,7 +78,11 @@ func bare(k keys.Key) string {
 	case keys.TableBroker:
 		return "[[broker.listen]]\nprotocol = \"json\"\naddress = \"192.0.2.1\"\n[broker]\npool = [\"2001:db8:100::/40\"]\n"
 	case keys.TableBrokerListen:
-		return "[broker]\npool = [\"2001:db8:100::/40\"]\n[[broker.listen]]\nprotocol = \"json\"\naddress = \"192.0.2.1\"\n"
+		protocol := "json"
+		if k.Modes != "" {
+			protocol = strings.Trim(strings.Split(k.Modes, ",")[0], "` ")
+		}
+		return "[broker]\npool = [\"2001:db8:100::/40\"]\nendpoints = \"2001:db8:ff::/48\"\n[[broker.listen]]\nprotocol = \"" + protocol + "\"\naddress = \"192.0.2.1\"\n"
 	case keys.TablePeerPath:
 		tunnel = "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"192.0.2.1\"\n" + peer("b", "192.0.2.2", "10.0.0.2/32")
 	}

@@ -383,12 +383,22 @@ func TestServerRates(t *testing.T) {
 		t.Errorf("packets of a client that is attached have cost %d attempts", got-n)
 	}
 	no.Store(true)
-	other := newForeign(t, s, 1) // has the password, but its source has made too many attempts
-	other.send(other.packet(ayiya.Noop, ayiya.NextNone, nil))
+	other := newForeign(t, s, 1) // moves a client that is attached, which is no attempt
+	other.send(other.packet(ayiya.EchoRequest, ayiya.NextNone, []byte("moves")))
+	if m := other.receive(); string(m.Payload) != "moves" {
+		t.Errorf("the client gets %q", m.Payload)
+	}
+	n = asked.Load()
+	guesses := newForeign(t, s, 1)
+	guesses.key = ayiya.NewKey(ayiya.SHA1, "guess")
+	guesses.send(guesses.packet(ayiya.Noop, ayiya.NextNone, nil))
 	eventually(t, "a refusal", func() bool { return slices.Contains(b.reasons(), access.TooMany) })
-	f.echo()
-	if at := client.place.Load().from; at != f.at() {
-		t.Errorf("the client has moved to %v", at)
+	if asked.Load() == n {
+		t.Error("a wrong password is no attempt")
+	}
+	other.echo()
+	if at := client.place.Load().from; at != other.at() {
+		t.Errorf("the client is at %v", at)
 	}
 }
 

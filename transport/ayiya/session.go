@@ -40,7 +40,7 @@ func (s *session) Send(packet []byte) error {
 // End implements access.Link. A client whose account may not be used any more is told to be
 // silent for some minutes.
 func (s *session) End(why *access.Refusal) {
-	if s.end() && why != nil && why.Reason == access.Disabled {
+	if s.end() && why != nil && (why.Reason == access.Disabled || why.Reason == access.UnknownAccount) {
 		s.ask(ayiya.QueryShutdown)
 	}
 }
