@@ -160,6 +160,14 @@ func (c *Client) ConnectsTo() uint16 {
 	return 0
 }
 
+// secretKey returns the key for the file with the secret.
+func (c *Client) secretKey() string {
+	if _, ok := c.Settings.(JSON); ok {
+		return "secret_file"
+	}
+	return "password_file"
+}
+
 // Files returns the files that the settings name.
 func (c *Client) Files() []string { return filesOf(c.Settings) }
 

@@ -56,7 +56,7 @@ func (t *Tunnel) Difference(newer *Tunnel) (d Difference) {
 		slices.Sort(d.Keys)
 	}
 	if t.Client != newer.Client && len(d.Keys) == 0 { // another content of a file
-		d.Keys = append(d.Keys, "password_file")
+		d.Keys = append(d.Keys, newer.Client.secretKey())
 	}
 	if peers && len(d.Keys) == 0 && !t.Hub && !newer.Hub { // another content of a file that a path names
 		d.Keys = append(d.Keys, "path")

@@ -110,3 +110,28 @@ func TestClientProblems(t *testing.T) {
 		{"[[tunnel]]\nname = 'a'\nstack = ['gre', 'json']\nlocal = 'auto'\nremote = '192.0.2.2'\n", `3:17: stack has "json": it must have ` + itemModes},
 	})
 }
+
+// Another content of a file with a password is a difference.
+func TestOtherPassword(t *testing.T) {
+	for _, mode := range []string{"ayiya", "heartbeat", "tic"} {
+		c, err := Parse("file", []byte(asClient(mode, "")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		old, next := c.Tunnels[0], c.Tunnels[0]
+		switch s := next.Client.Settings.(type) {
+		case config.AYIYA:
+			s.Password = s.Password.With("new")
+			next.Client.Settings = s
+		case config.Heartbeat:
+			s.Password = s.Password.With("new")
+			next.Client.Settings = s
+		case config.TIC:
+			s.Password = s.Password.With("new")
+			next.Client.Settings = s
+		}
+		if d := old.Difference(&next); len(d.Keys) != 1 || d.Keys[0] != "password_file" {
+			t.Errorf("%s: %+v", mode, d)
+		}
+	}
+}

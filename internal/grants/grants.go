@@ -31,6 +31,7 @@ type Set struct {
 	sessions map[identity]*session
 	current  map[string]*session // those of the configuration that runs, by tunnel
 	file     *config.Config      // that of the configuration that runs; nil: none does
+	singly   bool                // new grants are applied one by one, to find the one that is wrong
 	run      context.Context     // of Run; nil: it does not run yet
 	wg       sync.WaitGroup
 }
@@ -100,6 +101,7 @@ type Applied struct {
 	set    *Set
 	file   *config.Config
 	used   map[*session]*grant
+	fresh  int // grants that the engine did not have before
 }
 
 // Apply returns the configuration of a file with what servers have granted. Done must be called
@@ -123,7 +125,10 @@ func (s *Set) Apply(file *config.Config) *Applied {
 		if tunnels == nil {
 			tunnels = append([]config.Tunnel(nil), file.Tunnels...)
 		}
-		g := one.usable()
+		g, fresh := one.usable(s.singly && a.fresh > 0)
+		if fresh {
+			a.fresh++
+		}
 		a.used[one] = g
 		tunnels[i] = granted(t, one, g, g != nil && s.defaultRoute(file, i) && one.mayRoute(t))
 	}
@@ -162,13 +167,18 @@ func (a *Applied) Done(err error, reread bool) {
 	s := a.set
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	several := err != nil && a.fresh > 1
 	for one, g := range a.used {
 		switch {
 		case err == nil:
 			one.applied(g)
-		case !reread:
+		case !reread && !several:
 			one.reject(g, err)
 		}
+	}
+	s.singly = s.singly && a.fresh > 0 || several
+	if s.singly {
+		s.poke()
 	}
 	if err == nil {
 		s.current, s.file = map[string]*session{}, a.file

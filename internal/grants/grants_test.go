@@ -3,6 +3,7 @@ package grants
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -198,6 +199,42 @@ func TestRefusedGrant(t *testing.T) {
 	<-r.wake
 	if got := r.run(file, nil, false); len(got.Tunnels[0].Address) != 1 {
 		t.Error("the grant is not tried again")
+	}
+}
+
+// If one of several new grants is refused by the engine, the others are used.
+func TestOneOfSeveralRefused(t *testing.T) {
+	r := newRig(t, nil)
+	text := ""
+	for _, n := range []string{"1", "2", "3"} {
+		text += strings.NewReplacer("six0", "six"+n, "192.0.2.9", "192.0.2.1"+n).Replace(jsonTunnel) + "routes = []\n"
+	}
+	file := parse(t, text)
+	first := r.run(file, nil, true)
+	for i := range file.Tunnels {
+		reports(first, i).Granted(config.Grant{Address: prefix(fmt.Sprintf("2001:db8:9:%d::1/64", i))})
+	}
+	runs := 0
+	for ; len(r.wake) > 0; runs++ {
+		<-r.wake
+		a := r.Apply(file)
+		var err error
+		if len(a.Config.Tunnels[1].Address) > 0 {
+			err = errors.New("the second one is wrong")
+		}
+		a.Done(err, false)
+		if runs > 10 {
+			t.Fatal("it does not end")
+		}
+	}
+	got := r.Apply(file).Config
+	for i := range got.Tunnels {
+		if used := len(got.Tunnels[i].Address) > 0; used != (i != 1) {
+			t.Errorf("grant %d is used: %v, after %d attempts", i, used, runs)
+		}
+	}
+	if s := r.status("six2"); !strings.Contains(s.Error, "the second one is wrong") {
+		t.Errorf("the status is %+v", s)
 	}
 }
 

@@ -123,15 +123,15 @@ func (s *session) end() {
 	}
 }
 
-// usable returns the grant for the next configuration: the last one, unless the engine has
-// refused it.
-func (s *session) usable() *grant {
+// usable returns the grant for the next configuration, and whether the engine does not have it
+// yet: the last one, unless the engine has refused it or a new one has to wait.
+func (s *session) usable(waits bool) (g *grant, fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.grant != nil && s.grant == s.rejected {
-		return s.inUse
+	if waits || s.grant == s.rejected {
+		return s.inUse, false
 	}
-	return s.grant
+	return s.grant, s.grant != s.inUse
 }
 
 // applied says that the engine runs a configuration with a grant.
