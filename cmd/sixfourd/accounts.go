@@ -56,6 +56,13 @@ func answerBroker(path string, cfg *config.Broker, in io.Reader, out io.Writer) 
 	return w.Flush()
 }
 
+// BrokerClients implements metrics.Brokers.
+func (p *process) BrokerClients(each func(api.BrokerClient)) {
+	if p.broker != nil {
+		p.broker.Clients(each)
+	}
+}
+
 // Broker implements control.Broker.
 func (p *process) Broker(ctx context.Context, q api.BrokerRequest, emit func(any) error) error {
 	if p.broker == nil {

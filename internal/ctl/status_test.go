@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"encoding/json"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -234,6 +235,36 @@ packets of no tunnel
   from       192.0.2.1 (protocol 41, 1m05s ago)
 `
 	if got := lines(s, began.Add(65*time.Second)); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// The status of a broker has its prefixes, clients and refusals, and what does not work.
+func TestReportBroker(t *testing.T) {
+	b := &api.BrokerStatus{
+		Store: "/var/lib/sixfour/broker.db", Accounts: 3, Leases: 2, FreePrefixes: 126, Clients: map[string]int{"tsp": 1, "ayiya": 12, "json": 0},
+		Refused: []api.BrokerRefusals{{Protocol: "tic", Reason: "wrong_secret", Count: 4}},
+		Listeners: []api.BrokerListener{
+			{Protocol: "json", Address: netip.MustParseAddrPort("203.0.113.10:14629")},
+			{Protocol: "tic", Address: netip.MustParseAddrPort("203.0.113.10:3874"), Error: "another program listens there"},
+		},
+	}
+	want := `
+broker
+  prefixes   2 given away to 3 accounts, 126 left, in /var/lib/sixfour/broker.db
+  clients    12 ayiya, 1 tsp connected
+  refused    tic wrong_secret 4
+  listener   tic at 203.0.113.10:3874: another program listens there
+`
+	if got := lines(api.Status{Broker: b}, began); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	want = `
+broker
+  store      the store is damaged
+  clients    none connected
+`
+	if got := lines(api.Status{Broker: &api.BrokerStatus{Error: "the store is damaged"}}, began); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

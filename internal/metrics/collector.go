@@ -8,6 +8,7 @@ package metrics
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,8 +26,9 @@ type Logs interface {
 
 // collector converts a status to metrics. It is a prometheus.Collector.
 type collector struct {
-	status func() api.Status
-	logs   Logs
+	status  func() api.Status
+	clients Brokers // nil: there are none
+	logs    Logs
 }
 
 // Describe sends the descriptions of all metrics that Collect may send.
@@ -51,6 +53,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	o.add(logLimited, float64(c.logs.Limited()))
 	o.traffic("", "", "in", &s.Stray)
 	o.gateway(s.Gateway)
+	if o.broker(s.Broker); c.clients != nil {
+		c.clients.BrokerClients(o.client)
+	}
 	for i := range s.Tunnels {
 		o.tunnel(&s.Tunnels[i])
 	}
@@ -68,6 +73,37 @@ func (o sink) gateway(g *api.GatewayStatus) {
 		for _, name := range m.Interfaces {
 			o.add(masquerading, boolValue(m.State != api.GatewayFailed && !slices.Contains(m.Missing, name)), name)
 		}
+	}
+}
+
+// broker sends the state of [broker].
+func (o sink) broker(b *api.BrokerStatus) {
+	if b == nil {
+		return
+	}
+	for protocol, n := range b.Clients {
+		o.add(brokerClients, float64(n), protocol)
+	}
+	for _, r := range b.Refused {
+		o.add(brokerRefused, float64(r.Count), r.Protocol, r.Reason)
+	}
+	o.add(brokerReady, boolValue(b.Error == ""))
+	if b.Error == "" {
+		o.add(brokerAccounts, float64(b.Accounts))
+		o.add(brokerLeases, float64(b.Leases))
+		o.add(brokerFree, float64(b.FreePrefixes))
+	}
+}
+
+// client sends the metrics of a client of the broker.
+func (o sink) client(c api.BrokerClient) {
+	account := strings.ToValidUTF8(c.Account, "\ufffd")
+	for _, d := range []struct {
+		name string
+		t    *api.BrokerTraffic
+	}{{"in", &c.Received}, {"out", &c.Sent}} {
+		o.add(brokerPackets, float64(d.t.Packets), account, d.name)
+		o.add(brokerBytes, float64(d.t.Bytes), account, d.name)
 	}
 }
 

@@ -63,6 +63,11 @@ func TestExposition(t *testing.T) {
 
 		"gateway_default_route_active tunnel=six0": 1, "gateway_masquerade_active interface=eth0": 1, "gateway_masquerade_active interface=ppp0": 0,
 
+		"broker_ready": 1, "broker_accounts": 31, "broker_leases": 32, "broker_free_prefixes": 33, "broker_clients protocol=ayiya": 34,
+		"broker_refused_total protocol=tic reason=wrong_secret":        35,
+		"broker_client_packets_total account=" + odd + " direction=in": 29, "broker_client_packets_total account=" + odd + " direction=out": 27,
+		"broker_client_bytes_total account=" + odd + " direction=in": 30, "broker_client_bytes_total account=" + odd + " direction=out": 28,
+
 		"tunnel_info mode=4in6in4 tunnel=six0": 1, "tunnel_ready tunnel=six0": 1, "tunnel_mtu_bytes tunnel=six0": 1440,
 		"repairs_total tunnel=six0 what=route": 17,
 		"session_up tunnel=six0":               1, "session_attempts_total result=success tunnel=six0": 25, "session_attempts_total result=failure tunnel=six0": 26,

@@ -23,8 +23,10 @@ const (
 	labelState     = "state"
 	labelResult    = "result"
 	labelWhat      = "what"
-	labelPath      = "path"  // of several paths to a peer, in the order of the configuration, from 1
-	labelEncap     = "encap" // what the packets of a path travel in, as in the configuration
+	labelPath      = "path"     // of several paths to a peer, in the order of the configuration, from 1
+	labelProtocol  = "protocol" // of the broker's clients
+	labelAccount   = "account"  // of the broker
+	labelEncap     = "encap"    // what the packets of a path travel in, as in the configuration
 )
 
 // family holds the properties of all metrics with one name.
@@ -115,6 +117,15 @@ var (
 
 	sessionUp       = gauge("session_up", "Whether there is a session with the server of the tunnel; absent in modes without one.", labelTunnel)
 	sessionAttempts = counter("session_attempts_total", "Attempts to get or to keep the session with the server; result: success or failure.", labelTunnel, labelResult)
+
+	brokerClients  = gauge("broker_clients", "Clients of the broker that are connected; absent without [broker].", labelProtocol)
+	brokerRefused  = counter("broker_refused_total", "Clients that the broker has refused, by reason.", labelProtocol, labelReason)
+	brokerAccounts = gauge("broker_accounts", "Accounts of the broker.")
+	brokerLeases   = gauge("broker_leases", "Prefixes of the broker that are given away.")
+	brokerFree     = gauge("broker_free_prefixes", "Prefixes of the usual length that the broker can still give away.")
+	brokerReady    = gauge("broker_ready", "Whether the broker can read its accounts and leases; otherwise it refuses all clients.")
+	brokerPackets  = counter("broker_client_packets_total", "Inner packets of a client that is connected; from the client: in.", labelAccount, labelDirection)
+	brokerBytes    = counter("broker_client_bytes_total", "Bytes of the inner packets of a client that is connected.", labelAccount, labelDirection)
 
 	defaultRoute = gauge("gateway_default_route_active", "Whether all packets without another route go into the tunnel; absent without default_route.", labelTunnel)
 	masquerading = gauge("gateway_masquerade_active", "Whether packets from the tunnels leave through the interface with this host's address; absent without masquerade.", "interface")

@@ -27,6 +27,13 @@ type still struct {
 
 func (s *still) Status() api.Status { return s.status }
 
+// BrokerClients lists one client of the broker.
+func (s *still) BrokerClients(each func(api.BrokerClient)) {
+	if s.status.Broker != nil {
+		each(api.BrokerClient{Account: odd, Sent: api.BrokerTraffic{Packets: 27, Bytes: 28}, Received: api.BrokerTraffic{Packets: 29, Bytes: 30}})
+	}
+}
+
 func (s *still) Alive(ctx context.Context) error {
 	if s.stuck {
 		return errors.New("the control loop does not respond")
@@ -78,6 +85,10 @@ func busy() *still {
 		Tunnels: []api.TunnelStatus{{Name: "six0", Mode: "4in6in4", PeerStatus: one, Repairs: map[string]uint64{"route": 17},
 			Session: &api.Session{State: api.SessionUp, Attempts: map[string]uint64{"success": 25, "failure": 26}}}, hub, lost},
 		Stray: traffic(0, map[string]uint64{"foreign_source": 18}),
+		Broker: &api.BrokerStatus{
+			Accounts: 31, Leases: 32, FreePrefixes: 33, Clients: map[string]int{"ayiya": 34},
+			Refused: []api.BrokerRefusals{{Protocol: "tic", Reason: "wrong_secret", Count: 35}},
+		},
 		Gateway: &api.GatewayStatus{
 			DefaultRoute: &api.DefaultRouteStatus{Tunnel: "six0", State: api.GatewayActive, IPv4: true},
 			Masquerade:   &api.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: api.GatewayWaiting, Missing: []string{"ppp0"}},

@@ -28,6 +28,12 @@ type Daemon interface {
 	Alive(ctx context.Context) error
 }
 
+// Brokers is a Daemon that has clients of a broker.
+type Brokers interface {
+	// BrokerClients calls each with every client that is connected.
+	BrokerClients(each func(api.BrokerClient))
+}
+
 // Limits of one listener. Clients are not authenticated, and can be on any host that can
 // reach the address.
 const (
@@ -96,8 +102,9 @@ func (s *Server) Close() error { return s.http.Close() }
 // registry, so that no library can add to it.
 func registry(d Daemon, logs Logs) *prometheus.Registry {
 	r := prometheus.NewRegistry()
+	clients, _ := d.(Brokers)
 	r.MustRegister(
-		&collector{d.Status, logs},
+		&collector{d.Status, clients, logs},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
