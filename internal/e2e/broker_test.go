@@ -59,6 +59,9 @@ func (n *brokered) config(lines string, protocols ...string) string {
 	c := fmt.Sprintf("[broker]\nstore = %q\npool = [\"2001:db8:100::/40\"]\nendpoints = \"2001:db8:ff::/48\"\n%s\n", n.store, lines)
 	for _, p := range protocols {
 		c += fmt.Sprintf("[[broker.listen]]\nprotocol = %q\naddress = \"203.0.113.10\"\n", p)
+		if p == "tic" {
+			c += "required = false\n"
+		}
 	}
 	return c
 }
