@@ -63,7 +63,7 @@ type damage struct{ error }
 
 // damaged returns the error of a file whose content is not a store.
 func damaged(path string, why error) error {
-	return fmt.Errorf("broker store %s is damaged: %w: nothing in it was changed; stop sixfourd, move the file to another name, and put the last backup in its place (docs/broker.md, Backup); without one, sixfourd begins an empty store, and clients get other prefixes", path, why)
+	return fmt.Errorf("broker store %s is damaged: %w: nothing in it was changed; stop sixfourd, move the file to another name, and put the last backup in its place (docs/broker-store.md, Backup); without one, sixfourd begins an empty store, and clients get other prefixes", path, why)
 }
 
 // explain returns an error with the path and what to do.
