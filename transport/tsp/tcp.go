@@ -5,49 +5,70 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sixfour/encap/tsp"
 	"sixfour/transport/access"
 )
 
-// Limits of connections over TCP.
+// Limits of connections over TCP. If there are more, the oldest one of a client that has not
+// authenticated is closed.
 const (
 	maxConns   = 256
 	maxConnsOf = 16 // of one address
 )
 
-// conns counts the connections.
+// conns are the open connections, the oldest first.
 type conns struct {
 	mu  sync.Mutex
-	all int
-	of  map[netip.Addr]int
+	all []*connection
 }
 
-func (c *conns) add(a netip.Addr) bool {
+// connection is a connection of a client.
+type connection struct {
+	*net.TCPConn
+	from  netip.AddrPort
+	known atomic.Bool // the client has authenticated
+}
+
+// add adds a connection, if there is room, or can be made.
+func (c *conns) add(n *connection) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.all >= maxConns || c.of[a] >= maxConnsOf {
-		return false
+	of := 0
+	for _, o := range c.all {
+		if o.from.Addr() == n.from.Addr() {
+			of++
+		}
 	}
-	c.all++
-	c.of[a]++
+	if of >= maxConnsOf || len(c.all) >= maxConns {
+		i := slices.IndexFunc(c.all, func(o *connection) bool {
+			return !o.known.Load() && (of < maxConnsOf || o.from.Addr() == n.from.Addr())
+		})
+		if i < 0 {
+			return false
+		}
+		_ = c.all[i].Close() // whose goroutine ends
+		c.all = slices.Delete(c.all, i, i+1)
+	}
+	c.all = append(c.all, n)
 	return true
 }
 
-func (c *conns) remove(a netip.Addr) {
+func (c *conns) remove(n *connection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.all--
-	if c.of[a]--; c.of[a] == 0 {
-		delete(c.of, a)
+	if i := slices.Index(c.all, n); i >= 0 {
+		c.all = slices.Delete(c.all, i, i+1)
 	}
 }
 
 // accept accepts connections until the server ends.
 func (s *Server) accept() {
-	count := conns{of: make(map[netip.Addr]int)}
+	var open conns
 	for {
 		conn, err := s.tcp.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -57,18 +78,16 @@ func (s *Server) accept() {
 			time.Sleep(10 * time.Millisecond) // out of descriptors, for example
 			continue
 		}
-		from := unmapped(conn.RemoteAddr())
-		if !count.add(from.Addr()) {
-			s.config.Authority.Refuse(Protocol, from, "", access.Refuse(access.TooMany, "too many connections"))
+		c := &connection{TCPConn: conn, from: unmapped(conn.RemoteAddr())}
+		if !s.config.Authority.Allow(c.from.Addr()) || !open.add(c) {
+			s.config.Authority.Refuse(Protocol, c.from, "", access.Refuse(access.TooMany, "too many connections"))
 			_ = conn.Close()
 			continue
 		}
 		s.running.Go(func() {
-			defer count.remove(from.Addr())
+			defer open.remove(c)
 			defer conn.Close()
-			if s.config.Authority.Allow(from.Addr()) {
-				s.converse(conn, from)
-			}
+			s.converse(c)
 		})
 	}
 }
@@ -79,7 +98,7 @@ func unmapped(a net.Addr) netip.AddrPort {
 }
 
 // converse has a dialogue over a connection.
-func (s *Server) converse(conn *net.TCPConn, from netip.AddrPort) {
+func (s *Server) converse(conn *connection) {
 	done := make(chan struct{})
 	defer close(done)
 	s.running.Go(func() {
@@ -91,7 +110,7 @@ func (s *Server) converse(conn *net.TCPConn, from netip.AddrPort) {
 	})
 	end := time.Now().Add(s.timing.whole)
 	d := tsp.NewDialogue(&s.offer, nonce, true)
-	c := &caller{server: s, from: from, at: unmapped(conn.LocalAddr()), stream: true}
+	c := &caller{server: s, from: conn.from, at: unmapped(conn.LocalAddr()), stream: true}
 	r := reader{conn: conn}
 	for {
 		_ = conn.SetDeadline(earlier(time.Now().Add(s.timing.step), end))
@@ -104,6 +123,7 @@ func (s *Server) converse(conn *net.TCPConn, from netip.AddrPort) {
 			return
 		}
 		a := d.Receive(text, c)
+		conn.known.Store(d.Authenticated())
 		if !s.answer(conn, a) || a.End {
 			return
 		}
@@ -112,7 +132,7 @@ func (s *Server) converse(conn *net.TCPConn, from netip.AddrPort) {
 
 // answer sends an answer. The messages of one answer leave apart from each other: clients in
 // the field take what they receive at once for one message.
-func (s *Server) answer(conn *net.TCPConn, a tsp.Answer) bool {
+func (s *Server) answer(conn net.Conn, a tsp.Answer) bool {
 	if a.Quiet {
 		return false
 	}

@@ -69,7 +69,7 @@ func (s *Server) datagrams(b []byte, each int, o *header.Outer, now time.Time) {
 
 // Limits of dialogues over UDP.
 const (
-	maxDialogs    = 4096 // the one without a message for the longest time makes room
+	maxDialogs    = 4096 // of several, the one without a message for the longest time makes room
 	maxDialogsOf  = 64   // of one address
 	newPerSecond  = 1000 // new ones, of all addresses: their first answers are longer than what they ask
 	newAtOnce     = 2000
@@ -120,20 +120,23 @@ func (d *dialogs) find(k tuple, now time.Time) *dialog {
 	return g
 }
 
-// add adds a dialogue. It returns false if its address has too many.
-func (d *dialogs) add(g *dialog, now time.Time) bool {
+// add adds a dialogue. If there are too many, of its address or of all, an old one is
+// forgotten.
+func (d *dialogs) add(g *dialog, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	old := d.first
 	if d.of[g.key.address()] >= maxDialogsOf {
-		return false
-	}
-	if len(d.m) >= maxDialogs {
-		d.remove(d.first)
+		for old.key.address() != g.key.address() {
+			old = old.next
+		}
+		d.remove(old)
+	} else if len(d.m) >= maxDialogs {
+		d.remove(old)
 	}
 	d.m[g.key] = g
 	d.of[g.key.address()]++
 	d.link(g, now)
-	return true
 }
 
 // forget removes the dialogues without a message since a time.
@@ -246,9 +249,7 @@ func (s *Server) newDialog(text []byte, key tuple, o *header.Outer, now time.Tim
 		return nil
 	}
 	g.caller = &caller{server: s, from: o.From, at: o.At}
-	if !s.dialogs.add(g, now) {
-		return nil
-	}
+	s.dialogs.add(g, now)
 	return g
 }
 
