@@ -42,6 +42,9 @@ func FuzzParse(f *testing.F) {
 		tunnel("6rd", "10.0.0.2", "") + "option212 = '082020010db80000000000000000000000000a000001'\nrole = 'br'\n",
 		tunnel("isatap", "auto", "") + "routers = ['isatap.example']\n" + second(tunnel("isatap", "10.0.0.1", "")) + "router = true\nprefix = '2001:db8::/64'\n",
 		tunnel("6over4", "10.0.0.1", "") + "scope = 192\n" + second(tunnel("v4compat", "10.0.0.1", "")),
+		asClient("ayiya", "hash = 'md5'\n") + second(asClient("heartbeat", "local = '192.0.2.7'\nprobe = '2001:db8:ff::1'\n")),
+		asClient("tic", "tunnel_id = 'T1'\nstarttls = 'off'\n") + second(asClient("tsp", "user = 'u'\npassword_file = '/p'\nauth = 'plain'\nwant = 'v6v4'\nprefix_length = 56\n")),
+		strings.Replace(asClient("json", "secret_file = '/p'\ntls = 'on'\nca = '/c'\nroutes = ['2000::/3']\n"), "a.example", "[2001:db8::9]:99", 1),
 		hubTunnel + peer("x", "192.0.2.2", "10.0.0.0/8") + peer("y", "y.example", "10.0.0.1/32"),
 		tunnel("4in6in4", "auto", "") + "local6 = 'fc00::1'\n" + peer("x", "192.0.2.2", "10.0.0.0/8', 'fd00::/8") + "remote6 = 'fc00::2'\n",
 	} {
@@ -145,7 +148,7 @@ func fuzzPeer(t *testing.T, c *config.Tunnel, p *config.Peer) {
 		}
 		expect(local.IsValid() || outermost, "local is auto")
 		expect(remote.Name == "" || outermost, "remote is a name")
-		expect((remote == config.Host{}) == (l.Mechanism != nil), "no remote")
+		expect((remote == config.Host{}) == (l.Mechanism != nil || p.Paths[0].Waits != ""), "no remote")
 		expect(!remote.Addr.IsValid() || local != remote.Addr, "remote is local")
 		if l.Mechanism != nil && local.IsValid() {
 			_, err := l.Mechanism.Resolver(resolve.Site{Local: local, Own: c.Address, Strict: c.Strict})

@@ -36,6 +36,14 @@ type Tunnel struct {
 // need reports that the tunnel does not have a key.
 func (t *Tunnel) need(r *problem.Report, name, set string) { t.State.Need(r, t.Header, name, set) }
 
+// at returns the position of a key's value, or of the table if the key is misspelt.
+func (t *Tunnel) at(name string) problem.Pos {
+	if at, ok := t.Values[name]; ok {
+		return at
+	}
+	return t.Header
+}
+
 // ByMode returns the row of a mode; nil: the mode has no session.
 func ByMode(mode string) *Row {
 	for i := range Rows {
@@ -111,7 +119,7 @@ func checkTIC(s *config.TIC, r *problem.Report, t *Tunnel) {
 	t.need(r, "user", userText)
 	t.need(r, "password_file", "a file with the password of the user")
 	if s.StartTLS == "off" && t.State.Set["ca"] {
-		r.Add(t.Values["ca"], `ca has no effect with starttls = "off", which excludes certificates: leave one of them out`)
+		r.Add(t.at("ca"), `ca has no effect with starttls = "off", which excludes certificates: leave one of them out`)
 	}
 }
 
@@ -120,22 +128,22 @@ func checkTSP(s *config.TSP, r *problem.Report, t *Tunnel) {
 	switch {
 	case t.State.Bad["auth"]:
 	case s.Auth == "anonymous" && named:
-		r.Add(t.Values["user"], `user contradicts auth = "anonymous": leave one of them out`)
+		r.Add(t.at("user"), `user contradicts auth = "anonymous": leave one of them out`)
 	case s.Auth == "anonymous" && secret:
-		r.Add(t.Values["password_file"], `password_file contradicts auth = "anonymous": leave one of them out`)
+		r.Add(t.at("password_file"), `password_file contradicts auth = "anonymous": leave one of them out`)
 	case s.Auth != "auto" && s.Auth != "anonymous" && !named:
-		r.Add(t.Values["auth"], `auth is %s, which needs a user: set user to %s, or auth to "anonymous"`, problem.Quote(s.Auth), userText)
+		r.Add(t.at("auth"), `auth is %s, which needs a user: set user to %s, or auth to "anonymous"`, problem.Quote(s.Auth), userText)
 	case named && !secret:
-		r.Add(t.Values["user"], "user needs password_file: set it to a file with the password of the user, or leave user out to be anonymous")
+		r.Add(t.at("user"), "user needs password_file: set it to a file with the password of the user, or leave user out to be anonymous")
 	case secret && !named:
-		r.Add(t.Values["password_file"], "password_file needs user: set it to %s, or leave password_file out to be anonymous", userText)
+		r.Add(t.at("password_file"), "password_file needs user: set it to %s, or leave password_file out to be anonymous", userText)
 	}
 }
 
 func checkJSON(s *config.JSON, r *problem.Report, t *Tunnel) {
 	t.need(r, "id", "the name by which the server knows this client, such as its MAC address")
 	if !s.TLS && t.State.Set["ca"] && !t.State.Bad["tls"] {
-		r.Add(t.Values["ca"], `ca has no effect without TLS: set tls to "on", or leave ca out`)
+		r.Add(t.at("ca"), `ca has no effect without TLS: set tls to "on", or leave ca out`)
 	}
 }
 

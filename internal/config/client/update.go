@@ -75,12 +75,12 @@ func CheckUpdate(r *problem.Report, t *Tunnel, follows bool) {
 	if !t.State.Set["update_url"] {
 		for _, k := range UpdateKeys[1:] {
 			if t.State.Set[k.Name] {
-				r.Add(t.Values[k.Name], "%s has no effect without update_url: set that, or leave %[1]s out", k.Name)
+				r.Add(t.at(k.Name), "%s has no effect without update_url: set that, or leave %[1]s out", k.Name)
 			}
 		}
 		return
 	}
-	at := t.Values["update_url"]
+	at := t.at("update_url")
 	for _, k := range UpdateKeys[1:] {
 		if !t.State.Set[k.Name] {
 			r.Add(at, "update_url needs %s: set it to %s", k.Name, updateNeeds[k.Name])
