@@ -10,12 +10,16 @@ import (
 
 // Datagram makes the outer packet of a datagram that is not encapsulated, such as a control
 // message of a mechanism: from our end and port of the outermost layer, whose framing has
-// ports, to another one. The payload is b[off:], and off must be at least Headroom. It
+// ports, to another one. From is another address of ours than that of the layer; invalid: that
+// one. The payload is b[off:], and off must be at least Headroom. It
 // returns the packet, a part of b.
-func (s *Stack) Datagram(b []byte, off int, to netip.AddrPort) ([]byte, drop.Reason) {
+func (s *Stack) Datagram(b []byte, off int, from netip.Addr, to netip.AddrPort) ([]byte, drop.Reason) {
 	l := s.layers[len(s.layers)-1]
 	port := l.Kind.Properties().Ports.Local
 	is := netip.Addr.Is4
+	if !from.IsValid() {
+		from = l.Local
+	}
 	if s.outer == 6 {
 		is = netip.Addr.Is6
 	}
@@ -39,7 +43,7 @@ func (s *Stack) Datagram(b []byte, off int, to netip.AddrPort) ([]byte, drop.Rea
 		ip[0], ip[8], ip[9] = 0x45, datagramTTL(s.options.TTL), header.UDP
 		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
 		binary.BigEndian.PutUint16(ip[4:], s.record.nextID4())
-		copy(ip.Source(), l.Local.AsSlice())
+		copy(ip.Source(), from.AsSlice())
 		copy(ip.Dest(), to.Addr().AsSlice())
 		ip.SetChecksum()
 		sum = header.PseudoSum(ip.Source(), ip.Dest(), len(udp), header.UDP)
@@ -49,7 +53,7 @@ func (s *Stack) Datagram(b []byte, off int, to netip.AddrPort) ([]byte, drop.Rea
 		clear(ip[:header.IPv6Len])
 		ip[0], ip[6], ip[7] = 6<<4, header.UDP, datagramTTL(s.options.HopLimit)
 		binary.BigEndian.PutUint16(ip[4:], uint16(len(udp)))
-		copy(ip.Source(), l.Local.AsSlice())
+		copy(ip.Source(), from.AsSlice())
 		copy(ip.Dest(), to.Addr().AsSlice())
 		sum = header.PseudoSum(ip.Source(), ip.Dest(), len(udp), header.UDP)
 	}

@@ -118,7 +118,7 @@ func TestDatagram(t *testing.T) {
 		payload := []byte("a bubble")
 		b := append(make([]byte, encap.Headroom), payload...)
 		to := netip.MustParseAddrPort(c.to)
-		pkt, r := s.Datagram(b, encap.Headroom, to)
+		pkt, r := s.Datagram(b, encap.Headroom, netip.Addr{}, to)
 		if r != c.want {
 			t.Errorf("%v to %v: %v, want %v", c.layer.Kind, to, r, c.want)
 		}

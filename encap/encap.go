@@ -76,7 +76,8 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 		pair, c := resolve.NewFixed(l.Local, l.Remote), newContent(l.Kind, rec)
 		b.codecs[i] = c.codec
 		if l.Kind.Over() == 4 {
-			in := &over4{c, pair, l.Resolver, o.StaticMTU}
+			_, several := l.Resolver.(resolve.Joiner)
+			in := &over4{c, pair, l.Resolver, several && b.props[i].Ports.Local != 0, o.StaticMTU}
 			s.in[i], checks[i] = in, newLoopCheck(&in.pair, &in.content, l.Resolver != nil)
 		} else {
 			in := &over6{c, pair}

@@ -16,6 +16,7 @@ type over4 struct {
 	content
 	pair     resolve.Fixed
 	resolver resolve.Resolver // nil: the two endpoints are fixed
+	several  bool             // packets arrive at several addresses of ours, from which the caller has chosen this layer
 	static   bool             // with a static MTU, our outer packets have DF only if the inner packet has it
 }
 
@@ -25,7 +26,7 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	}
 	ip := header.IPv4(pkt)
 	r := l.pair.Accepts4(ip)
-	if l.resolver != nil && (r == drop.ForeignSource || ip.Dest()[0]>>4 == multicast4) {
+	if l.resolver != nil && (r == drop.ForeignSource || ip.Dest()[0]>>4 == multicast4 || l.several && r == drop.ForeignDestination) {
 		r = drop.None // the resolver decides when it sees the inner packet
 	}
 	if r != drop.None {
@@ -52,7 +53,7 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 }
 
 func (l *over4) openDatagram(payload []byte, o header.Outer) ([]byte, drop.Reason) {
-	if r := l.pair.Accepts(o); r != drop.None && (l.resolver == nil || r != drop.ForeignSource && !o.At.Addr().IsMulticast()) {
+	if r := l.pair.Accepts(o); r != drop.None && (l.resolver == nil || r != drop.ForeignSource && !o.At.Addr().IsMulticast() && !(l.several && r == drop.ForeignDestination)) {
 		return nil, r
 	}
 	inner, r := l.content.openDatagram(payload, o)

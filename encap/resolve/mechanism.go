@@ -150,12 +150,21 @@ type Agent interface {
 	Entries(now time.Time) []Entry
 }
 
+// Refuser is an Agent that drops some of the packets that are passed to Receive. Refused
+// returns the reason why the last one was dropped, or drop.None.
+type Refuser interface {
+	Agent
+	Refused() drop.Reason
+}
+
 // Message is what an agent sends to an outer destination: an inner packet or, if Raw is set,
-// the payload of a datagram that is not encapsulated.
+// the payload of a datagram that is not encapsulated. From, if it is valid, is the address of
+// ours from which a datagram is sent: one of those of a Joiner.
 type Message struct {
 	To    Endpoint
 	Bytes []byte
 	Raw   bool
+	From  netip.Addr
 }
 
 // Entry is what an agent knows of another node.
@@ -183,8 +192,10 @@ type Lease struct {
 	Preferred, Valid time.Time
 }
 
-// Joiner is an Agent that must receive IPv4 multicast. Groups returns the groups to
-// join on the interface of the local address. They may change when something was learnt.
+// Joiner is an Agent that must receive packets at more than the local address. Groups returns
+// the IPv4 multicast groups to join on the interface of the local address, which may change
+// when something was learnt; or, with a framing that has ports, further addresses of this
+// host.
 type Joiner interface {
 	Groups() []netip.Addr
 }

@@ -137,7 +137,7 @@ func (r *Runner) send(wire *datapath.Wire, scratch []byte, send []resolve.Messag
 		n := copy(scratch[encap.Headroom:], m.Bytes)
 		o := datapath.Own{Buf: scratch[:encap.Headroom+n], Stack: stack, Inner: m.Bytes}
 		if m.Raw {
-			o.Encapsulate = func(b []byte, off int) ([]byte, drop.Reason) { return stack.Datagram(b, off, m.To.AddrPort()) }
+			o.Encapsulate = func(b []byte, off int) ([]byte, drop.Reason) { return stack.Datagram(b, off, m.From, m.To.AddrPort()) }
 		}
 		if not := wire.Emit(&o); not != nil {
 			r.drops.Lose(&r.path.Out, &capture.Packet{At: o.At, Outer: datapath.Whole(not.Outer), Inner: datapath.Whole(m.Bytes), Reason: not.Reason, Err: not.Err})
@@ -173,9 +173,14 @@ func (r *Runner) Receive(o header.Outer, inner []byte) (done bool, why drop.Reas
 	if !r.limit.Allow() {
 		return true, drop.Limited
 	}
-	r.use(func() { done = r.agent.Receive(o, inner, time.Now()) })
+	r.use(func() {
+		done = r.agent.Receive(o, inner, time.Now())
+		if a, ok := r.agent.(resolve.Refuser); ok {
+			why = a.Refused()
+		}
+	})
 	r.rouse()
-	return done, drop.None
+	return done, why
 }
 
 // Hold queues a packet whose neighbour is not resolved, and reports whether there was room.

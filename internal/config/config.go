@@ -148,9 +148,19 @@ const (
 	IOAuto   IO = "auto"
 )
 
+// Framed is a resolve.Mechanism whose configuration says the options of its framing.
+type Framed interface {
+	resolve.Mechanism
+	Framing() framing.Framing
+}
+
 // Kind returns the kind of a layer, with the options of its framing.
 func (t *Tunnel) Kind(layer int) encap.Kind {
-	return t.Mode.Layers[layer].With(t.Layers[layer].Framing)
+	l := &t.Layers[layer]
+	if m, ok := l.Mechanism.(Framed); ok {
+		return t.Mode.Layers[layer].With(m.Framing())
+	}
+	return t.Mode.Layers[layer].With(l.Framing)
 }
 
 // Outermost returns the kind of the outermost layer on a path: that of the mode in the

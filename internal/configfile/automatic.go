@@ -5,6 +5,7 @@ import (
 
 	"sixfour/encap/resolve"
 	"sixfour/internal/config"
+	"sixfour/internal/config/client"
 	"sixfour/internal/config/mechanism"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
@@ -18,7 +19,9 @@ func mechanismKeys() (rows []tree.Key[*draft]) {
 	}
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		rows = append(rows, tree.Key[*draft]{Name: name, Read: readMechanismKey})
+		if len(client.With(name)) == 0 { // readClientKey reads the others
+			rows = append(rows, tree.Key[*draft]{Name: name, Read: readMechanismKey})
+		}
 	}
 	return rows
 }
@@ -33,12 +36,7 @@ func readMechanismKey(r *problem.Report, e tree.Entry, d *draft) {
 		}
 		d.mechanism.Read(e.Name, r, e)
 	case d.known():
-		var with []string
-		for _, m := range mechanism.Rows {
-			if slices.Contains(m.Keys, e.Name) {
-				with = append(with, m.Mode)
-			}
-		}
+		with := append(mechanism.With(e.Name), client.With(e.Name)...)
 		r.Add(e.KeyAt, "%s contradicts %s, which has no such key: leave it out, or choose mode %s", e.Name, d.what(), problem.Alternatives(problem.QuoteAll(with)))
 	}
 }

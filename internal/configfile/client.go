@@ -7,6 +7,7 @@ import (
 	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/config/client"
+	"sixfour/internal/config/mechanism"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
 )
@@ -31,7 +32,9 @@ func clientKeys(server bool) (rows []tree.Key[*draft]) {
 func readClientKey(r *problem.Report, e tree.Entry, d *draft) {
 	row := client.ByMode(d.Mode.Name)
 	switch {
-	case row != nil && slices.Contains(row.Keys, e.Name):
+	case row == nil:
+		readMechanismKey(r, e, d)
+	case slices.Contains(row.Keys, e.Name):
 		if d.client.Read == nil {
 			d.client = row.Begin()
 		}
@@ -40,8 +43,8 @@ func readClientKey(r *problem.Report, e tree.Entry, d *draft) {
 			d.Mode = d.Mode.Over6()
 			d.layers[0].kind = d.Mode.Layers[0]
 		}
-	case d.known():
-		r.Add(e.KeyAt, "%s contradicts %s, which has no such key: leave it out, or choose mode %s", e.Name, d.what(), problem.Alternatives(problem.QuoteAll(client.With(e.Name))))
+	default:
+		r.Add(e.KeyAt, "%s contradicts %s, which has no such key: leave it out, or choose mode %s", e.Name, d.what(), problem.Alternatives(problem.QuoteAll(append(mechanism.With(e.Name), client.With(e.Name)...))))
 	}
 }
 

@@ -66,14 +66,14 @@ func TestMechanisms(t *testing.T) {
 		{tunnel("6to4", "192.0.2.1", "") + "role = 'pmt'\nprovider_prefix = '2001:db8::/32'\ncustomers = ['100.64.0.0/10']\nsubnet = 1\nmapping = 'npt'\n", ""},
 		{tunnel("6to4", "192.0.2.1", "") + "prefix = '2001:db8::/32'\nscope = 1\n",
 			lines(
-				`5:1: prefix contradicts mode "6to4", which has no such key: leave it out, or choose mode "6rd" or "isatap"`,
+				`5:1: prefix contradicts mode "6to4", which has no such key: leave it out, or choose mode "6rd", "isatap" or "teredo"`,
 				`6:1: scope contradicts mode "6to4", which has no such key: leave it out, or choose mode "6over4"`,
 			)},
 		{tunnel("6in4", "192.0.2.1", "192.0.2.2") + "prefix = '2001:db8::/32'\nscope = 1\nrole = 'ce'\n",
 			lines(
-				`6:1: prefix contradicts mode "6in4", which has no such key: leave it out, or choose mode "6rd" or "isatap"`,
+				`6:1: prefix contradicts mode "6in4", which has no such key: leave it out, or choose mode "6rd", "isatap" or "teredo"`,
 				`7:1: scope contradicts mode "6in4", which has no such key: leave it out, or choose mode "6over4"`,
-				`8:1: role contradicts mode "6in4", which has no such key: leave it out, or choose mode "6to4" or "6rd"`,
+				`8:1: role contradicts mode "6in4", which has no such key: leave it out, or choose mode "6to4", "6rd" or "teredo"`,
 			)},
 		{tunnel("6rd", "10.100.100.1", "") + "prefix = '2001:db8::/32'\nmask_len = 8\nborder_relay = '10.0.0.1'\naddress = ['2001:db8:6464:100::1/32', 'fe80::1/64']\n",
 			""},

@@ -67,6 +67,10 @@ func bare(k keys.Key) string {
 		tunnel += "mode = \"tsp\"\nserver = \"192.0.2.2\"\n"
 	case strings.Contains(k.Modes, "`json`"):
 		tunnel += "mode = \"json\"\nserver = \"192.0.2.2\"\nid = \"a\"\n"
+	case k.Modes == "`teredo`" && k.Name == "bind":
+		tunnel = strings.Replace(tunnel, "local =", "#", 1) + "mode = \"teredo\"\nrole = \"server\"\n"
+	case k.Modes == "`teredo`":
+		tunnel += "mode = \"teredo\"\nrole = \"client\"\nserver = \"192.0.2.7\"\n"
 	case strings.Contains(k.Modes, "6over4"):
 		tunnel += "mode = \"6over4\"\n"
 	default:

@@ -21,12 +21,15 @@ func HasPorts(k encap.Kind) bool { return k.Properties().Ports.Local != 0 }
 
 // Port returns the port at which packets with an outermost layer arrive, and through which
 // they leave if it is one of UDP. They leave with a mark, and through a device if our
-// address is link-local.
+// address is link-local. A mechanism with several addresses has one port for all of them.
 func Port(l *encap.Layer, device int, mark uint32) ports.Key {
 	p := l.Kind.Properties()
 	k := ports.Raw(p.Protocol, l.Local)
 	if p.Ports.Local != 0 {
 		k.Local = netip.AddrPortFrom(l.Local, p.Ports.Local)
+		if len(datapath.Groups(l)) > 0 { // further addresses of this host
+			k.Local = netip.AddrPortFrom(netip.IPv4Unspecified(), p.Ports.Local)
+		}
 		k.Mark, k.Session = mark, p.Connections
 		if isZoned(l) {
 			k.Device = device
@@ -43,6 +46,9 @@ func Ports(w *datapath.Wire, mark uint32, shards int) iter.Seq2[ports.Key, ports
 	return func(yield func(ports.Key, ports.Need) bool) {
 		l := w.Outer()
 		if !yield(Port(l, w.Hop.Device, mark), need(l.Kind, shards)) || !yield(ICMPPort(l.Local)) {
+			return
+		}
+		if HasPorts(l.Kind) {
 			return
 		}
 		for _, group := range datapath.Groups(l) {
@@ -130,11 +136,18 @@ func Origin(w *datapath.Wire, mark uint32) ports.Origin {
 // received, or "".
 func ReceiveProblem(s *ports.Set, l *encap.Layer, device int, mark uint32) string {
 	err := s.Err(Port(l, device, mark))
+	if HasPorts(l.Kind) {
+		return problemOf(err)
+	}
 	for _, group := range datapath.Groups(l) {
 		if of := s.Err(groupPort(l, group, device)); of != nil {
 			err = of
 		}
 	}
+	return problemOf(err)
+}
+
+func problemOf(err error) string {
 	if err == nil {
 		return ""
 	}

@@ -3,7 +3,7 @@ package keys
 // clientReference returns the keys of the modes whose other end is a server.
 func clientReference() []Key {
 	rows := []Key{
-		{Modes: "`ayiya`, `heartbeat`, `tic`, `tsp`, `json`", Name: "server", Values: "an address or a DNS name, with or without `:PORT`", Needed: "always", Meaning: "the server; without a port that of the protocol: AYIYA 5072, heartbeat 3740, TIC 3874, TSP 3653, JSON 14629"},
+		{Modes: "`teredo`, `ayiya`, `heartbeat`, `tic`, `tsp`, `json`", Name: "server", Values: "an address or a DNS name, with or without `:PORT`; in `teredo` without", Needed: "always, in `teredo` at a client", Meaning: "the server; without a port that of the protocol: AYIYA 5072, heartbeat 3740, TIC 3874, TSP 3653, JSON 14629"},
 		{Modes: "`ayiya`, `heartbeat`", Name: "identity", Values: "an IPv6 address", Needed: "always", Meaning: "address of this end of the tunnel, by which the server knows it; without `address` the interface has it, with /64"},
 		{Modes: "`ayiya`, `heartbeat`, `tic`, `tsp`", Name: "password_file", Values: "an absolute path", Needed: "in `ayiya`, `heartbeat` and `tic`; in `tsp` with `user`", Meaning: "file with the password; mode 0600"},
 		{Modes: "`ayiya`", Name: "hash", Values: "`sha1`, `sha256`, `md5`", Default: `"sha1"`, Meaning: "hash of the signatures; the server must have the same"},

@@ -76,6 +76,24 @@ var Rows = []Row{
 	outermost("it sends to IPv4 multicast groups", row("6over4", resolve.SixOverFour{Scope: 192}, []tree.Key[*resolve.SixOverFour]{
 		{Name: "scope", Read: readScope},
 	}, plain[resolve.SixOverFour])),
+	outermost("its packets have a UDP header of their own", row(modeTeredo, teredoKeys{}, []tree.Key[*teredoKeys]{
+		{Name: "role", Read: readTeredoRole},
+		{Name: "server", Read: readTeredoHost(func(m *teredoKeys) *config.Host { return &m.server })},
+		{Name: "server2", Read: readTeredoHost(func(m *teredoKeys) *config.Host { return &m.server2 })},
+		{Name: "bind", Read: readBind},
+		{Name: "prefix", Read: value.Prefixes(6, func(m *teredoKeys) *[]netip.Prefix { return &m.prefixes })},
+		{Name: "port", Read: readTeredoPort},
+	}, (*teredoKeys).finish)),
+}
+
+// With returns the modes that have a key.
+func With(key string) (modes []string) {
+	for _, m := range Rows {
+		if slices.Contains(m.Keys, key) {
+			modes = append(modes, m.Mode)
+		}
+	}
+	return modes
 }
 
 // row returns a mechanism whose keys are read into a P.

@@ -1,0 +1,182 @@
+package node
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"sixfour/encap/header"
+	"sixfour/encap/teredo"
+)
+
+// Times and limits of peers (RFC 4380 sections 5.2 and 5.4).
+const (
+	peerLife      = 30 * time.Second // after the last packet from a peer, its mapping is not used any more
+	peerRenew     = 20 * time.Second // after which the mapping is confirmed if it is in use
+	bubblePause   = 2 * time.Second  // between two bubbles to a peer
+	bubbleTries   = 3                // for one held packet
+	bubbleMost    = 4                // bubbles without an answer
+	bubbleWindow  = 300 * time.Second
+	testPause     = 2 * time.Second // between two connectivity tests
+	maxQueue      = 8               // packets that are held for a peer
+	maxHeld       = 512             // packets that are held for all peers
+	sweepInterval = time.Second
+)
+
+// peer is another Teredo node, or a native host behind a relay. What To and From use is
+// atomic.
+type peer struct {
+	addr  header.Word6
+	link  atomic.Uint64 // the mapping to which packets go, packed; 0: the peer is not trusted
+	heard atomic.Bool   // packets have arrived since the last sweep
+	used  atomic.Bool   // packets were sent, or wanted to be sent, since the last sweep
+	moved atomic.Bool   // packets have come from another mapping since the last sweep
+
+	// Used only by the methods of Agent.
+	last     time.Time // when the peer was last heard of, or was made
+	nonce    uint64    // in the source of bubbles to the peer
+	test     [16]byte  // nonce of the connectivity test
+	echo     echo      // for the answer to the peer's last bubble
+	asking   bool      // bubbles or tests are sent until next, of which there are tries
+	tries    int
+	next     time.Time
+	sent     int       // bubbles without an answer
+	lastSent time.Time // time of the last of them
+	queue    [][]byte
+}
+
+// echo is the nonce in a bubble, if it has one.
+type echo struct {
+	nonce uint32
+	ok    bool
+}
+
+func pack(m teredo.Mapping) uint64 { return uint64(m.Addr)<<16 | uint64(m.Port) }
+
+func unpack(v uint64) teredo.Mapping { return teredo.Mapping{Addr: uint32(v >> 16), Port: uint16(v)} }
+
+// is reports whether the peer is trusted at a mapping.
+func (p *peer) is(at teredo.Mapping) bool { return p.link.Load() == pack(at) }
+
+// trust makes packets to the peer go to a mapping.
+func (p *peer) trust(at teredo.Mapping, now time.Time) {
+	p.link.Store(pack(at))
+	p.last, p.asking, p.tries, p.sent = now, false, 0, 0
+	p.moved.Store(false)
+}
+
+// spent reports whether as many bubbles were sent to the peer without an answer as may be: four
+// in 300 s (RFC 4380 section 5.2.6).
+func (p *peer) spent(now time.Time) bool {
+	if p.sent >= bubbleMost && now.Sub(p.lastSent) >= bubbleWindow {
+		p.sent = 0
+	}
+	return teredo.Is(p.addr) && p.sent >= bubbleMost
+}
+
+func (p *peer) sending(now time.Time) { p.sent, p.lastSent = p.sent+1, now }
+
+// table has a bounded number of peers. It may be read while one goroutine changes it.
+type table struct {
+	sets  [][ways]atomic.Pointer[peer]
+	seed  [2]uint64
+	count int
+	held  int // packets in all queues
+	lost  int // packets that were given up since the last Next
+}
+
+const ways = 8
+
+// newTable returns a table for n peers, a power of two.
+func newTable(n int) *table {
+	return &table{sets: make([][ways]atomic.Pointer[peer], n/ways), seed: [2]uint64{rand.Uint64(), rand.Uint64()}}
+}
+
+// set returns the place for peers with an address. The seed keeps others from choosing
+// addresses with the same place.
+func (t *table) set(a header.Word6) *[ways]atomic.Pointer[peer] {
+	h := (a.Hi ^ t.seed[0]) * 0x9e3779b97f4a7c15
+	h = (h ^ h>>29 ^ a.Lo ^ t.seed[1]) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>32) * 0x94d049bb133111eb
+	return &t.sets[(h>>32)&uint64(len(t.sets)-1)]
+}
+
+// find returns a peer; nil: it is not known.
+func (t *table) find(a header.Word6) *peer {
+	set := t.set(a)
+	for i := range set {
+		if p := set[i].Load(); p != nil && p.addr == a {
+			return p
+		}
+	}
+	return nil
+}
+
+// add returns a peer, and makes it if it is not known. A new one takes the place of the one
+// that was not heard of for longest, if that is neither in use nor trusted; otherwise the
+// result is nil.
+func (t *table) add(a header.Word6, now time.Time) *peer {
+	if p := t.find(a); p != nil {
+		return p
+	}
+	set := t.set(a)
+	at := -1
+	for i := range set {
+		p := set[i].Load()
+		if p == nil {
+			at = i
+			break
+		}
+		if p.link.Load() == 0 && !p.asking && len(p.queue) == 0 && p.sent < bubbleMost && (at < 0 || p.last.Before(set[at].Load().last)) {
+			at = i
+		}
+	}
+	if at < 0 {
+		return nil
+	}
+	if set[at].Load() == nil {
+		t.count++
+	}
+	p := &peer{addr: a, last: now, nonce: rand.Uint64()}
+	for i := range 2 {
+		for j, v := 0, rand.Uint64(); j < 8; j, v = j+1, v>>8 {
+			p.test[8*i+j] = byte(v)
+		}
+	}
+	set[at].Store(p)
+	return p
+}
+
+// all calls f for each peer; if f returns false, the peer is removed.
+func (t *table) all(f func(p *peer) (keep bool)) {
+	for i := range t.sets {
+		for j := range t.sets[i] {
+			if p := t.sets[i][j].Load(); p != nil && !f(p) {
+				t.giveUp(p)
+				t.sets[i][j].Store(nil)
+				t.count--
+			}
+		}
+	}
+}
+
+// hold keeps a copy of a packet for a peer, and reports whether there was room.
+func (t *table) hold(p *peer, pkt []byte) bool {
+	if len(p.queue) >= maxQueue || t.held >= maxHeld {
+		return false
+	}
+	p.queue = append(p.queue, append([]byte(nil), pkt...))
+	t.held++
+	return true
+}
+
+// take returns the packets that are held for a peer.
+func (t *table) take(p *peer) [][]byte {
+	q := p.queue
+	p.queue = nil
+	t.held -= len(q)
+	return q
+}
+
+// giveUp drops the packets that are held for a peer.
+func (t *table) giveUp(p *peer) { t.lost += len(t.take(p)) }

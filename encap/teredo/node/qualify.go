@@ -1,0 +1,134 @@
+package node
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/teredo"
+)
+
+// Times and counts of qualification (RFC 4380 sections 5.2.1 and 5.2.5).
+const (
+	solicitPause = 4 * time.Second
+	solicitTries = 3
+	refresh      = 30 * time.Second
+	restart      = 100 * time.Second
+	addressLife  = 10 * 365 * 24 * time.Hour // the address is removed when the mapping is lost
+)
+
+// phase is how far a client knows its NAT.
+type phase uint8
+
+const (
+	asksFirst  phase = iota // the server at its first address
+	asksSecond              // the server at its second address: a symmetric NAT shows another mapping
+	qualified
+	refreshes // asks again whether the mapping is the same
+	offline   // the server does not answer
+)
+
+// String returns the word for status.
+func (p phase) String() string {
+	return [...]string{"soliciting", "soliciting", "qualified", "qualified", "offline"}[p]
+}
+
+// qualification is how a client finds its mapping. The cone phase is left out (RFC 5991 section
+// 3.2).
+type qualification struct {
+	port    uint16 // ours
+	phase   phase
+	tries   int
+	next    time.Time
+	nonce   uint64         // in the last solicitation
+	first   teredo.Mapping // that the server sees at its first address
+	flags   uint16         // of the address, as long as the mapping stays
+	contact time.Time      // when the server was last heard of
+}
+
+// qualify sends what is due, and returns when more is.
+func (c *client) qualify(now time.Time) time.Time {
+	if c.servers[0] == 0 || c.servers[1] == 0 {
+		return time.Time{}
+	}
+	if c.next.After(now) {
+		return c.next
+	}
+	switch c.phase {
+	case qualified:
+		if idle := c.contact.Add(c.interval()); idle.After(now) { // the server was heard of meanwhile
+			c.next = idle
+			return c.next
+		}
+		c.phase, c.tries = refreshes, 0
+	case offline:
+		c.phase, c.tries = asksFirst, 0
+	}
+	if c.tries == solicitTries {
+		if c.phase == refreshes {
+			c.lose()
+			return c.qualify(now)
+		}
+		c.phase, c.tries, c.next = offline, 0, now.Add(restart)
+		return c.next
+	}
+	if c.tries == 0 {
+		c.nonce = rand.Uint64()
+	}
+	c.tries++
+	c.next = now.Add(solicitPause)
+	to := 0
+	if c.phase == asksSecond {
+		to = 1
+	}
+	m := teredo.Message{Auth: &teredo.Auth{Nonce: c.nonce}, Packet: teredo.AppendSolicitation(nil)}
+	c.send(c.server(to), teredo.Append(nil, &m))
+	return c.next
+}
+
+// interval returns a random time after which a silent server is asked again, so that clients
+// do not ask at the same time: 75 to 100 percent of the refresh interval.
+func (c *client) interval() time.Duration { return refresh - rand.N(refresh/4) }
+
+// lose forgets the mapping and all peers: the client begins again.
+func (c *client) lose() {
+	c.self.Store(nil)
+	c.phase, c.tries, c.next = asksFirst, 0, time.Time{}
+	c.peers.all(func(*peer) bool { return false })
+	clear(c.asked)
+	c.asked = c.asked[:0]
+}
+
+// advertised handles a router advertisement of the server.
+func (c *client) advertised(m *teredo.Message, from teredo.Mapping, now time.Time) drop.Reason {
+	at := 0
+	if c.phase == asksSecond {
+		at = 1
+	}
+	server, ok := teredo.Advertisement(m.Packet)
+	switch {
+	case !ok, server != c.servers[0] && server != c.servers[at], header.ReadWord6(m.Packet.Dest()) != teredo.SolicitationSource, m.Origin == (teredo.Mapping{}):
+		return drop.Martian
+	case c.tries == 0, from != c.server(at), m.Auth == nil, m.Auth.Nonce != c.nonce, m.Auth.Confirmation != 0, c.phase == qualified, c.phase == offline:
+		return drop.Spoof
+	}
+	c.contact, c.tries = now, 0
+	switch c.phase {
+	case asksFirst:
+		c.first, c.phase, c.next = m.Origin, asksSecond, now
+		return drop.None
+	case asksSecond:
+		if me := c.self.Load(); me == nil || me.mapped != c.first {
+			c.flags = teredo.RandomFlags(uint16(rand.Uint32()))
+		}
+		c.self.Store(&self{addr: teredo.Address(c.servers[0], c.first, c.flags), mapped: c.first, symmetric: m.Origin != c.first, until: now.Add(addressLife)})
+	case refreshes:
+		if m.Origin != c.first {
+			c.lose()
+			return drop.None
+		}
+	}
+	c.phase, c.next = qualified, now.Add(c.interval())
+	return drop.None
+}
