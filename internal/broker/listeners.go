@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	wireheartbeat "sixfour/encap/heartbeat"
 	wiretic "sixfour/encap/tic"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
@@ -182,7 +183,11 @@ func (l *listeners) serve(k key, of *listener) (server, error) {
 		if err != nil {
 			return nil, err
 		}
-		s, err := heartbeat.NewServer(heartbeat.Config{Authority: l.authority, Local: local, Send: raw.send})
+		c := heartbeat.Config{Authority: l.authority, Local: local, Send: raw.send}
+		if k.SHA256 {
+			c.Digest = wireheartbeat.SHA256
+		}
+		s, err := heartbeat.NewServer(c)
 		if err != nil {
 			return nil, err
 		}
@@ -190,7 +195,7 @@ func (l *listeners) serve(k key, of *listener) (server, error) {
 		raw.beats.Store(&receive)
 		return s, nil
 	case "tic":
-		return tic.NewServer(tic.Config{Authority: l.authority, Local: local, TLS: encrypted, Plain: !k.Required, POP: pop(k.Address), End: l.end, Prefix: l.prefix})
+		return tic.NewServer(tic.Config{Authority: l.authority, Local: local, TLS: encrypted, Plain: !k.Required, SHA256: k.SHA256, POP: pop(k.Address), End: l.end, Prefix: l.prefix})
 	case "tsp":
 		c := tsp.ServerConfig{Authority: l.authority, Local: local, Open: k.open}
 		if !k.Address.IsUnspecified() {

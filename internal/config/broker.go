@@ -43,7 +43,7 @@ type BrokerListener struct {
 	Port             uint16
 	Certificate, Key string // files for TLS; "": none
 	Required         bool   // clients without TLS are refused
-	SHA256           bool   // clients of AYIYA may have this hash
+	SHA256           bool   // clients may use this hash, too: see BrokerProtocol.SHA256
 	At               problem.Pos
 }
 
@@ -53,6 +53,7 @@ type BrokerProtocol struct {
 	Port     uint16 // the protocol's own
 	TLS      bool   // it can be encrypted
 	Tells    bool   // its server tells passwords: Required is the default
+	SHA256   bool   // some clients use this hash in place of the protocol's own
 	Endpoint bool   // its clients have an address in Broker.Endpoints
 	UDP, TCP bool
 	// Address says what is wrong with an address to listen at; nil: any is right.
@@ -62,8 +63,8 @@ type BrokerProtocol struct {
 // BrokerProtocols are all protocols of clients.
 var BrokerProtocols = []BrokerProtocol{
 	{Name: "json", Port: 14629, TLS: true, TCP: true},
-	{Name: "ayiya", Port: 5072, Endpoint: true, UDP: true},
-	{Name: "heartbeat", Port: 3740, Endpoint: true, UDP: true, Address: func(a netip.Addr) string {
+	{Name: "ayiya", Port: 5072, SHA256: true, Endpoint: true, UDP: true},
+	{Name: "heartbeat", Port: 3740, SHA256: true, Endpoint: true, UDP: true, Address: func(a netip.Addr) string {
 		switch {
 		case !a.Is4():
 			return "the packets of these clients are protocol 41 of IPv4: write an IPv4 address"
@@ -72,7 +73,7 @@ var BrokerProtocols = []BrokerProtocol{
 		}
 		return ""
 	}},
-	{Name: "tic", Port: 3874, TLS: true, Tells: true, Endpoint: true, TCP: true},
+	{Name: "tic", Port: 3874, SHA256: true, TLS: true, Tells: true, Endpoint: true, TCP: true},
 	{Name: "tsp", Port: 3653, Endpoint: true, UDP: true, TCP: true, Address: func(a netip.Addr) string {
 		if !a.Is4() {
 			return "the protocol's tunnels are over IPv4: write an IPv4 address"

@@ -119,6 +119,7 @@ func TestBrokerProblems(t *testing.T) {
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", ayiya + "tls_key = \"/key\"\n", "tls_key contradicts protocol \"ayiya\""},
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", ayiya + "required = true\n", "required contradicts protocol \"ayiya\""},
 		{pool, json + "sha256 = true\n", "sha256 contradicts protocol \"json\""},
+		{pool, "[[broker.listen]]\nprotocol = \"tsp\"\naddress = \"192.0.2.1\"\nsha256 = true\n", "sha256 contradicts protocol \"tsp\""},
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", ayiya + "sha256 = 1\n", "sha256 is 1"},
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", "[[broker.listen]]\nprotocol = \"heartbeat\"\naddress = \"0.0.0.0\"\n", "write this host's"},
 		{pool + "endpoints = \"2001:db8:ff::/48\"\n", "[[broker.listen]]\nprotocol = \"tsp\"\naddress = \"2001:db8::1\"\n", "write an IPv4 address"},
@@ -134,6 +135,20 @@ func TestBrokerProblems(t *testing.T) {
 }
 
 const tic = "[[broker.listen]]\nprotocol = \"tic\"\naddress = \"192.0.2.1\"\n"
+
+// Three protocols have clients with SHA-256.
+func TestBrokerSHA256(t *testing.T) {
+	for _, p := range config.BrokerProtocols {
+		if !p.SHA256 {
+			continue
+		}
+		c, err := Parse("file", []byte("[broker]\npool = [\"2001:db8:100::/40\"]\nendpoints = \"2001:db8:ff::/48\"\n[[broker.listen]]\nprotocol = \""+p.Name+"\"\naddress = \"192.0.2.1\"\nsha256 = true\n"+
+			map[string]string{"tic": "required = false\n"}[p.Name]))
+		if err != nil || !c.Broker.Listen[0].SHA256 {
+			t.Errorf("%s: %+v, %v", p.Name, c, err)
+		}
+	}
+}
 
 // A server of TIC, which tells passwords, serves clients without TLS only where the
 // configuration says so.

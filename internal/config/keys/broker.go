@@ -28,5 +28,5 @@ var brokerReference = []Key{
 	{Table: TableBrokerListen, Modes: "`json`, `tic`", Name: "tls_certificate", Values: "an absolute path", Meaning: "file with the certificate of this end, in PEM; read again when it changes. Left out: there is no TLS"},
 	{Table: TableBrokerListen, Modes: "`json`, `tic`", Name: "tls_key", Values: "an absolute path", Needed: "with `tls_certificate`", Meaning: "file with the private key of the certificate; mode 0600"},
 	{Table: TableBrokerListen, Modes: "`json`, `tic`", Name: "required", Values: "true, false", Meaning: "clients without TLS are refused. Left out: true with `tic`, whose server tells passwords, and false with `json`"},
-	{Table: TableBrokerListen, Modes: "`ayiya`", Name: "sha256", Values: "true, false", Default: "false", Meaning: "clients may also sign with SHA-256, which the protocol's document does not have, but [some clients](broker-clients.md#ayiya) do"},
+	{Table: TableBrokerListen, Modes: "`ayiya`, `heartbeat`, `tic`", Name: "sha256", Values: "true, false", Default: "false", Meaning: "clients may also prove who they are with SHA-256, which the protocol does not have, but [some clients](broker-clients.md) do"},
 }

@@ -336,7 +336,7 @@ var listenerKeys = []tree.Key[*listenerDraft]{
 	{Name: "tls_key", Read: listenerFile(func(l *listenerDraft) *string { return &l.Key })},
 	{Name: "required", Read: func(r *problem.Report, e tree.Entry, l *listenerDraft) { l.Required, _ = value.Bool(r, e) }},
 	{Name: "sha256", Read: func(r *problem.Report, e tree.Entry, l *listenerDraft) {
-		if l.Protocol != "" && l.Protocol != "ayiya" {
+		if l.Protocol != "" && !l.protocol.SHA256 {
 			r.Add(e.KeyAt, "sha256 contradicts protocol %s, which has no hash to choose: leave it out", problem.Quote(l.Protocol))
 			return
 		}
