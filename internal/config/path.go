@@ -79,7 +79,8 @@ var Encapsulations = []Encapsulation{
 		return inSession(outermost, p, wireGuardExtra)
 	}},
 	{Name: "ayiya", Mode: true, Ports: true, Port: AYIYAPortNumber, Session: AYIYA{Hash: "sha1"}, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
-		return inSession(outermost, p, p.Session.(AYIYA).extra())
+		of, _ := p.Session.(AYIYA) // status does not have it
+		return inSession(outermost, p, of.extra())
 	}},
 	{Name: "tsp", Mode: true, Ports: true, Port: TSPPortNumber, Session: TSP{}, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {
 		return inSession(outermost, p, 0)

@@ -65,6 +65,7 @@ var (
 		{Check{"inner_rp_filter", OfTunnel, "strict reverse path filtering on the interface", "it drops packets from prefixes that are not routed into the tunnel"}, tunnelcheck.ReversePath},
 		{Check{"inner_firewall", OfTunnel, "whether this host's packet filter accepts pings that leave and arrive through the interface", "packets that it drops there have passed the tunnel in vain"}, tunnelcheck.InnerFirewall},
 		{Check{"forward_firewall", OfTunnel, "whether the packet filter accepts what this host forwards between the tunnel and another network", "packets that it drops do not reach the hosts behind this one"}, tunnelcheck.ForwardFirewall},
+		{Check{"session", OfTunnel, "whether there is a session with the server of the mode, in modes that have one, and why not", "without it the server grants nothing, or does not know where this host is"}, tunnelcheck.Session},
 	}
 	peerChecks = []peerCheck{
 		{Check{"name", OfPeer, "whether the peer's name resolves to the address that the daemon sends to", "without an address nothing is sent; with an old one, the peer receives nothing"}, peercheck.Name},

@@ -140,7 +140,7 @@ var rules = map[string][]string{
 
 	"sixfour/internal/doctor/packetfilter": {"sixfour/encap/header", "sixfour/encap/icmp", "sixfour/internal/doctor/finding", "sixfour/internal/firewall"},
 
-	"sixfour/internal/doctor/tunnelcheck": {"sixfour/internal/config", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/subject", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns"},
+	"sixfour/internal/doctor/tunnelcheck": {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/subject", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns"},
 
 	"sixfour/internal/doctor/peercheck": {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/prober", "sixfour/internal/doctor/subject", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns", "sixfour/internal/nft", "sixfour/internal/probe"},
 
