@@ -1,64 +1,85 @@
 package heartbeat
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"sync"
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/transport/access"
 )
 
-// routes finds the links of the clients at an outer address. The locks are held for a look-up
-// only, and there are many, so that packets of different clients do not wait for each other.
+// routes finds the clients at an outer address. The locks are held for a look-up only, and
+// there are many, so that packets of different clients do not wait for each other.
 type routes [64]struct {
-	mu    sync.RWMutex
-	links map[netip.Addr][]*link // a slice is never changed
+	mu      sync.RWMutex
+	entries map[uint32]entry
 }
 
-// shard returns the index of an address.
-func shard(outer netip.Addr) int {
+// entry is what is at an outer address. What a packet needs is in it, so that it is found with
+// few accesses to memory when there are many clients.
+type entry struct {
+	only  access.Client // nil: there are several, or none
+	links []*link       // never changed
+}
+
+// key returns an address as a number, and the index of its shard.
+func key(outer netip.Addr) (k uint32, shard int) {
 	b := outer.As4()
-	return int(b[2]^b[3]) % len(routes{})
+	return binary.BigEndian.Uint32(b[:]), int(b[2]^b[3]) % len(routes{})
 }
 
-// at returns the links at an address.
-func (r *routes) at(outer netip.Addr) []*link {
-	s := &r[shard(outer)]
+// at returns what is at an address.
+func (r *routes) at(outer netip.Addr) entry {
+	k, i := key(outer)
+	s := &r[i]
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.links[outer]
+	e := s.entries[k]
+	s.mu.RUnlock()
+	return e
+}
+
+// set enters the links at an address. It is called with the shard's lock held.
+func (r *routes) set(k uint32, i int, links []*link) {
+	s := &r[i]
+	switch len(links) {
+	case 0:
+		delete(s.entries, k)
+	case 1:
+		s.entries[k] = entry{only: links[0].client, links: links}
+	default:
+		s.entries[k] = entry{links: links}
+	}
 }
 
 // add enters a link at an address.
 func (r *routes) add(l *link, outer netip.Addr) {
 	l.outer.Store(&outer)
-	s := &r[shard(outer)]
+	k, i := key(outer)
+	s := &r[i]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.links == nil {
-		s.links = make(map[netip.Addr][]*link)
+	if s.entries == nil {
+		s.entries = make(map[uint32]entry)
 	}
-	s.links[outer] = append(slices.Clip(s.links[outer]), l)
+	r.set(k, i, append(slices.Clip(s.entries[k].links), l))
 }
 
 // remove takes a link from its address.
 func (r *routes) remove(l *link) {
-	outer := *l.outer.Load()
-	s := &r[shard(outer)]
+	k, i := key(*l.outer.Load())
+	s := &r[i]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var others []*link
-	for _, o := range s.links[outer] {
+	for _, o := range s.entries[k].links {
 		if o != l {
 			others = append(others, o)
 		}
 	}
-	if others == nil {
-		delete(s.links, outer)
-		return
-	}
-	s.links[outer] = others
+	r.set(k, i, others)
 }
 
 // move takes a link to another address.
@@ -75,14 +96,14 @@ func (s *Server) Receive(outer netip.Addr, packet []byte) drop.Reason {
 	if !outer.Is4() {
 		return drop.ForeignSource
 	}
-	links := s.routes.at(outer)
-	switch len(links) {
-	case 0:
+	e := s.routes.at(outer)
+	switch {
+	case e.only != nil:
+		return e.only.Receive(packet)
+	case len(e.links) == 0:
 		return drop.ForeignSource
-	case 1:
-		return links[0].client.Receive(packet)
 	}
-	return several(links, packet)
+	return several(e.links, packet)
 }
 
 // several hands over a packet of one of several clients behind a NAT, which are told apart by

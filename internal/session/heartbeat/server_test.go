@@ -363,7 +363,7 @@ func TestOneNAT(t *testing.T) {
 	alice := b.attached(t)
 	b.handle(home, wire.Append(nil, wire.Message{Inner: other, Epoch: begun.Unix()}, "bob's secret", wire.MD5))
 	bob := next(t, b.authority.attached, "bob")
-	for len(b.routes.at(home.Addr())) < 2 {
+	for len(b.routes.at(home.Addr()).links) < 2 {
 		time.Sleep(time.Millisecond)
 	}
 	for from, want := range map[string]drop.Reason{inner: drop.None, other.String(): drop.None, "2001:db8:2ff:9:5::1": drop.None, "2001:db8::1": drop.Spoof} {
