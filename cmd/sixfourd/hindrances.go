@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"net"
+	"net/netip"
 
 	"sixfour/internal/config"
 	"sixfour/internal/config/problem"
@@ -29,6 +31,44 @@ func hostProblems(cfg, running *config.Config) (problems problem.List) {
 		}
 		if err != nil {
 			problems = append(problems, t.Problem(key, "%v", err))
+		}
+	}
+	if running == nil || !running.Broker.Equal(&cfg.Broker) {
+		problems = append(problems, brokerProblems(&cfg.Broker)...)
+	}
+	return problems
+}
+
+// brokerProblems returns the networks for a broker's clients that an interface of this host has
+// on its link: packets for them would go there.
+func brokerProblems(b *config.Broker) (problems problem.List) {
+	interfaces, err := net.Interfaces()
+	if err != nil || b.Interface == "" {
+		return nil
+	}
+	for _, i := range interfaces {
+		addrs, err := i.Addrs()
+		if err != nil || i.Name == b.Interface {
+			continue
+		}
+		for _, a := range addrs {
+			p, err := netip.ParsePrefix(a.String())
+			if err != nil || !p.Addr().Is6() {
+				continue
+			}
+			for _, of := range b.Networks() {
+				key := "pool"
+				if of == b.Endpoints {
+					key = "endpoints"
+				}
+				switch {
+				case !of.Overlaps(p.Masked()):
+				case of.Contains(p.Addr()):
+					problems = append(problems, b.Problem(key, "%s has %v, in which interface %s has the address %v: choose a prefix without it", key, of, i.Name, p.Addr()))
+				case b.NDPProxy != i.Name:
+					problems = append(problems, b.Problem(key, "%s has %v, which is on the link of interface %s (%v): set ndp_proxy to %s, or choose another prefix", key, of, i.Name, p.Masked(), problem.Quote(i.Name)))
+				}
+			}
 		}
 	}
 	return problems

@@ -87,6 +87,8 @@ func title(c doctor.Result) string {
 		return "tunnel " + c.Tunnel
 	case doctor.OfPeer:
 		return "peer " + c.Tunnel + "/" + c.Peer
+	case doctor.OfBroker:
+		return "the broker"
 	case doctor.OfGateway:
 		return "the path to the internet"
 	}

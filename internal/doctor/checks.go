@@ -18,6 +18,7 @@ const (
 	OfTunnel  Subject = "tunnel"
 	OfPeer    Subject = "peer"
 	OfGateway Subject = "gateway"
+	OfBroker  Subject = "broker"
 )
 
 // Check describes a check. Its ID never changes.
@@ -90,6 +91,11 @@ var (
 		{Check{"encap_gre_udp", OfPeer, "the same for `gre_udp`, over UDP", "as for `fou`"}, peercheck.Encapsulation("gre_udp")},
 		{Check{"encap_wireguard", OfPeer, "the same for `wireguard`, as the daemon reports it", "it is encrypted, and passes where UDP passes"}, peercheck.Encapsulation("wireguard")},
 		{Check{"encap_https", OfPeer, "the same for `https`, as the daemon reports it, or whether TCP connections to port 443 of the peer pass", "it passes where only web traffic does"}, peercheck.Encapsulation("https")},
+	}
+	brokerChecks = []hostCheck{
+		{Check{"broker", OfBroker, "whether the broker has its accounts and leases, and all listeners are open", "otherwise clients are refused, or cannot come"}, checkBrokerService},
+		{Check{"broker_route", OfBroker, "whether this host has a route to the IPv6 internet that does not lead to the clients", "the packets of clients follow it"}, checkBrokerRoute},
+		{Check{"broker_pool", OfBroker, "whether the pool is on the link of an interface, and with `ndp_proxy` whether that is the right one", "packets for clients arrive here only if the pool is routed to this host, or if this host answers for them on the link"}, checkBrokerPool},
 	}
 	gatewayChecks = []gatewayCheck{
 		{Check{"default_route", OfGateway, "whether packets without another route go into the tunnel, if default_route is set", "until then they are routed as before"}, checkDefaultRoute},

@@ -74,6 +74,11 @@ func Run(ctx context.Context, o subject.Options) (*Report, error) {
 			}
 		}
 	}
+	if hasBroker(h) && len(o.Names) == 0 {
+		for _, c := range brokerChecks {
+			r.add(c.Check, "", "", attempt(ctx, h, c.run))
+		}
+	}
 	if g := newGateway(h); g != nil && len(o.Names) == 0 {
 		g.recordFailed(r)
 		for _, c := range gatewayChecks {

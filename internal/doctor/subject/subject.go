@@ -254,6 +254,9 @@ func parsed(s string) netip.Addr {
 
 // addPeers adds the tunnel's remote ends.
 func (t *Tunnel) addPeers() {
+	if t.Config.Mode.Name == config.BrokerMode { // its clients come by themselves
+		return
+	}
 	if m := t.Mechanism(); m >= 0 {
 		hosts := t.Config.Layers[m].Mechanism.Hosts()
 		if len(hosts) == 0 || m != len(t.Config.Layers)-1 {
