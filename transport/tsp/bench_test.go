@@ -27,7 +27,8 @@ func populate(b *testing.B, clients int) (receive func(i int, packet []byte), fi
 	runtime.ReadMemStats(&before)
 	all := make([]*attached, clients)
 	for i := range clients {
-		all[i] = &attached{authority: a, account: a.accounts["client"], discard: true}
+		all[i] = &attached{authority: a, account: a.accounts["client"]}
+		all[i].discard.Store(true)
 		s.Attach(all[i], access.Attachment{From: from(i), At: at})
 	}
 	runtime.GC()

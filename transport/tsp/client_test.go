@@ -447,7 +447,7 @@ func TestClientAllocatesNothing(t *testing.T) {
 	e.peer(t, s.Local(), &tsp.Settings{User: "alice", Password: "wonder"})
 	g := take(t, e.granted, "the grant")
 	c := a.next(t)
-	c.discard = true
+	c.discard.Store(true)
 	take(t, e.events, "the tunnel")
 	head := make([]byte, 28)
 	header.PutHeaders(head, &header.Outer{From: e.Local(), At: g.Server, TTL: 64})

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,7 +141,7 @@ type attached struct {
 	attachment access.Attachment
 	got        chan []byte
 	heard      chan netip.AddrPort
-	discard    bool
+	discard    atomic.Bool
 }
 
 func (c *attached) Lease() access.Lease {
@@ -149,7 +150,7 @@ func (c *attached) Lease() access.Lease {
 }
 
 func (c *attached) Receive(packet []byte) drop.Reason {
-	if !c.discard {
+	if !c.discard.Load() {
 		c.got <- append([]byte(nil), packet...)
 	}
 	return drop.None
@@ -167,7 +168,7 @@ func (c *attached) Leave(why string) {
 		delete(c.authority.clients, c.account.Name)
 	}
 	c.authority.mu.Unlock()
-	if !c.discard {
+	if !c.discard.Load() {
 		c.authority.left <- why
 	}
 }

@@ -96,7 +96,9 @@ func TestStrangers(t *testing.T) {
 		}
 	}
 	o = dial(t, s.Local())
+	a.mu.Lock()
 	a.limit = 0 // no more attempts
+	a.mu.Unlock()
 	o.send(append(h, "VERSION=2.0.2\r\n"...))
 	o.send(append(h, "AUTHENTICATE PLAIN\r\n"...))
 	o.silent()
@@ -560,7 +562,7 @@ func TestServerAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() { _ = c.attachment.Link.Send(down) }); n > 0 {
 		t.Errorf("sending to a client allocates %v times", n)
 	}
-	c.discard = true
+	c.discard.Store(true)
 	up := packet(c.account.Endpoint.Client, netip.MustParseAddr("2001:db8::5"), 17, make([]byte, 1000))
 	ping := echo(128, c.account.Endpoint.Client, c.account.Endpoint.Broker)
 	for _, b := range [][]byte{up, ping} {
