@@ -100,14 +100,18 @@ func setOf(entry uint64) int { return int(entry % recentSets) }
 
 // Signer signs packets of which no two are the same, because the receiver would take the second
 // one for a copy: packets with the same inner packet in the same second get different
-// epochs. It is for one goroutine. The zero value is ready for use.
+// epochs. Of more than 100 such packets some are the same nevertheless. A Signer is for one
+// goroutine. The zero value is ready for use.
 type Signer struct {
-	sent [signerLen]uint64 // epoch, and a part of the signature
+	sent [signerSets][signerWays]uint64 // epoch, and a part of the signature; in each set the last one comes first
+	back uint32                         // by how much an epoch was changed last
 }
 
 const (
-	signerLen = 1024
-	signerTry = 16 // other epochs
+	signerSets = 256
+	signerWays = 4
+	signerTry  = 4
+	signerBack = 100 // less than what receivers accept
 )
 
 // Sign signs a packet as the function Sign does, with the epoch in the header or an earlier
@@ -117,12 +121,23 @@ func (s *Signer) Sign(b []byte, h *Header, k *Key) {
 	for range signerTry {
 		Sign(b, &own, k)
 		signature := b[fixedLen+IdentityLen:]
-		place := &s.sent[binary.BigEndian.Uint16(signature[4:])%signerLen]
-		entry := uint64(own.Epoch)<<32 | uint64(binary.BigEndian.Uint32(signature))
-		if *place != entry {
-			*place = entry
+		if s.add(signature[4], uint64(own.Epoch)<<32|uint64(binary.BigEndian.Uint32(signature))) {
 			return
 		}
-		own.Epoch--
+		s.back = s.back%signerBack + 1
+		own.Epoch = h.Epoch - s.back
 	}
+}
+
+// add adds an entry, and reports whether it is new.
+func (s *Signer) add(set byte, entry uint64) bool {
+	ways := &s.sent[set]
+	at := 0
+	for at < len(ways)-1 && ways[at] != entry {
+		at++
+	}
+	known := ways[at] == entry
+	copy(ways[1:at+1], ways[:at])
+	ways[0] = entry
+	return !known
 }

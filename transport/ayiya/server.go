@@ -280,7 +280,7 @@ func (s *Server) accept(client *member, m *ayiya.Message, o *header.Outer, now t
 	}
 	client.mu.Unlock()
 	if tell && to != nil {
-		to.Heard(o.From, o.At)
+		client.tell(to)
 	}
 	return to, true
 }

@@ -205,7 +205,7 @@ func TestServerStrangers(t *testing.T) {
 // A client moves with each packet that is no copy of another one.
 func TestServerRoaming(t *testing.T) {
 	b := newBroker(2)
-	s := serve(t, ServerConfig{Authority: b})
+	s := serve(t, ServerConfig{Authority: b, Shards: 1})
 	f := newForeign(t, s, 1)
 	client := f.arrive(b, "1")
 	pkt := inner(f.id, internet, "to the client")

@@ -15,6 +15,8 @@ type identity = [ayiya.IdentityLen]byte
 // for as long afterwards as copies of its packets would be accepted. What each packet needs
 // is close together: with many clients, little of it is in the processor's caches.
 type member struct {
+	telling sync.Mutex // held while the broker is told where the client is
+
 	mu      sync.Mutex // guards all below
 	moment             // when things happened last
 	current            // session is nil: not attached
@@ -42,6 +44,15 @@ func (m *member) at() place {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.last
+}
+
+// tell tells the broker where the client is. Of several calls at the same time, the last one has
+// the last place.
+func (m *member) tell(client access.Client) {
+	m.telling.Lock()
+	defer m.telling.Unlock()
+	at := m.at()
+	client.Heard(at.from, at.at)
 }
 
 // attached returns the session, or nil.
