@@ -65,7 +65,7 @@ func nextHeader(inner []byte) byte {
 }
 
 // outboxLen is how many packets wait at most for the goroutine that signs and sends them.
-const outboxLen = 512
+const outboxLen = 2048
 
 // parcel is a packet that waits. Its memory is used again.
 type parcel struct {
