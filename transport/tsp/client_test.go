@@ -34,6 +34,12 @@ func script(t testing.TB, answers ...string) *scripted {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	must(t, err)
+	return scriptOn(t, conn, answers...)
+}
+
+// scriptOn is script on a socket.
+func scriptOn(t testing.TB, conn *net.UDPConn, answers ...string) *scripted {
+	t.Helper()
 	s := &scripted{conn: conn}
 	done := make(chan struct{})
 	go func() {

@@ -39,6 +39,7 @@ func TestBehindNAT(t *testing.T) {
 	a.add("alice", "wonder")
 	a.add("bob", "builder")
 	a.add("carol", "singer")
+	a.add("dave", "driver")
 	at := netip.MustParseAddrPort("203.0.113.1:3653")
 	var s *tsp.Server
 	must(t, server.Do(func() (err error) {
@@ -73,6 +74,19 @@ func TestBehindNAT(t *testing.T) {
 	}
 	bob.exchanges(t, second, other)
 	alice.exchanges(t, g, c)
+
+	// A server that sends its clients to another one is followed, and the tunnel is with that.
+	conn, err := client.ListenUDP(netip.MustParseAddrPort("10.0.0.2:3653"))
+	must(t, err)
+	list := "1200 Ask another broker\r\n<tunnel action=\"list\" type=\"broker\"><broker><address type=\"ipv4\">203.0.113.1</address></broker></tunnel>\r\n"
+	scriptOn(t, conn, offersAll, "", success, string(wire.AppendDocument(nil, []byte(list))))
+	dave := from(client)
+	dave.peer(t, netip.MustParseAddrPort("10.0.0.2:3653"), &tsp.Settings{User: "dave", Password: "driver", Auth: wire.Plain})
+	third := take(t, dave.granted, "the grant of the other server")
+	if ev := take(t, dave.events, "the tunnel with the other server"); ev.at != at || third.Server != at {
+		t.Errorf("the tunnel is with %v, and granted by %v", ev.at, third.Server)
+	}
+	dave.exchanges(t, third, a.next(t))
 
 	// A host at the public address of the NAT wants protocol 41: the address has tunnels of others.
 	must(t, server.Do(func() error {
