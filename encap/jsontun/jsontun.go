@@ -180,14 +180,14 @@ func (m *Message) Proves(secret []byte, id, nonce string) bool {
 var global = netip.MustParsePrefix("2000::/3")
 
 // ParsePrefix returns the prefix of a server's answer. It must be one of the Internet, with a
-// length from 48 to 64.
+// length from 48 to 120: a broker whose provider gave it a single /64 divides that.
 func ParsePrefix(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil:
 		return netip.Prefix{}, fmt.Errorf("the server's prefix %.64q is not valid", s)
-	case p.Bits() < 48 || p.Bits() > 64 || !p.Addr().Is6():
-		return netip.Prefix{}, fmt.Errorf("the server's prefix %v is not an IPv6 prefix from /48 to /64", p)
+	case p.Bits() < 48 || p.Bits() > 120 || !p.Addr().Is6():
+		return netip.Prefix{}, fmt.Errorf("the server's prefix %v is not an IPv6 prefix from /48 to /120", p)
 	case !global.Contains(p.Addr()):
 		return netip.Prefix{}, fmt.Errorf("the server's prefix %v is not in %v, the addresses of the Internet", p, global)
 	}

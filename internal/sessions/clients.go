@@ -97,9 +97,10 @@ func jsonSettings(t *config.Tunnel, of config.JSON) (*jsontun.Settings, error) {
 	return s, nil
 }
 
-// firstOf returns the first address of a prefix, in the first network with prefix length 64.
+// firstOf returns the first address of a prefix, in the first network of /64 or, if the prefix is
+// longer, of its own length.
 func firstOf(p netip.Prefix) netip.Prefix {
-	return netip.PrefixFrom(p.Masked().Addr().Next(), 64)
+	return netip.PrefixFrom(p.Masked().Addr().Next(), max(p.Bits(), 64))
 }
 
 func tspSettings(t *config.Tunnel, of config.TSP) (*tsp.Settings, error) {

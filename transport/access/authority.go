@@ -88,7 +88,7 @@ type Client interface {
 // Lease is what a client was given.
 type Lease struct {
 	Account  string
-	Prefix   netip.Prefix // routed to the client: /48 to /64
+	Prefix   netip.Prefix // routed to the client: /48 to /64, or to /120 in a single /64
 	Endpoint Endpoint
 	MTU      int // in bytes
 }

@@ -42,7 +42,7 @@ type Settings struct {
 // Grant is what a server has assigned.
 type Grant struct {
 	Server, Local netip.AddrPort // the ends of the connection
-	Prefix        netip.Prefix   // /48 to /64, of the Internet
+	Prefix        netip.Prefix   // /48 to /120, of the Internet
 	Proved        bool           // the server has asked for the secret
 	TLS           bool
 }
