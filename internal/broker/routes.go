@@ -139,9 +139,9 @@ func (r *Routes) refresh() {
 // update changes the kernel's table. It reports whether that is as it should be.
 func (r *Routes) update() (complete bool) {
 	r.mu.Lock()
-	changed, stale := r.changed, r.stale
+	idle, stale := len(r.changed) == 0 && !r.stale, r.stale
 	r.mu.Unlock()
-	if len(changed) == 0 && !stale {
+	if idle {
 		return true
 	}
 	index := 0
@@ -154,7 +154,9 @@ func (r *Routes) update() (complete bool) {
 		stale = true
 	}
 	r.mu.Lock()
-	changed, r.changed, r.stale = r.changed, map[Route]struct{}{}, false
+	stale = stale || r.stale
+	changed := r.changed
+	r.changed, r.stale = map[Route]struct{}{}, false
 	var add, remove []Route
 	if stale {
 		for route := range r.want {
