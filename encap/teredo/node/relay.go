@@ -36,15 +36,15 @@ func (m Relay) Resolver(at resolve.Site) (resolve.Resolver, error) {
 	if len(m.Prefixes) == 0 {
 		return nil, errors.New("teredo: a relay serves the hosts in a prefix: set prefix to it, such as this host's own address")
 	}
-	return &relay{links: links{base: b, peers: newTable(maxRelayPeers)}, serves: header.Prefixes6(m.Prefixes)}, nil
+	return &relayNode{links: links{base: b, peers: newTable(maxRelayPeers)}, serves: header.Prefixes6(m.Prefixes)}, nil
 }
 
-type relay struct {
+type relayNode struct {
 	links
 	serves []header.Prefix6
 }
 
-func (r *relay) To(inner []byte) (resolve.Endpoint, drop.Reason) {
+func (r *relayNode) To(inner []byte) (resolve.Endpoint, drop.Reason) {
 	ip := header.IPv6(inner)
 	dst := header.ReadWord6(ip.Dest())
 	switch {
@@ -60,7 +60,7 @@ func (r *relay) To(inner []byte) (resolve.Endpoint, drop.Reason) {
 
 // From accepts packets of clients to which the relay has sent something, for the hosts that it
 // serves (RFC 4380 section 5.4.2).
-func (r *relay) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
+func (r *relayNode) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
 	ip, m := header.IPv6(inner), mapping(from)
 	src, dst := header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
 	if why := r.source(m); why != drop.None {
@@ -77,16 +77,16 @@ func (r *relay) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
 	return drop.None
 }
 
-func (r *relay) Wants(inner []byte) bool { return r.wants(inner) }
+func (r *relayNode) Wants(inner []byte) bool { return r.wants(inner) }
 
 // Receive makes clients trusted whose bubbles or packets arrive as they must.
-func (r *relay) Receive(o header.Outer, b []byte, now time.Time) (done bool) {
+func (r *relayNode) Receive(o header.Outer, b []byte, now time.Time) (done bool) {
 	var data bool
 	data, r.why = r.receive(teredo.MappingOf(o.From), b, now)
 	return !data
 }
 
-func (r *relay) receive(from teredo.Mapping, b []byte, now time.Time) (data bool, why drop.Reason) {
+func (r *relayNode) receive(from teredo.Mapping, b []byte, now time.Time) (data bool, why drop.Reason) {
 	m, err := teredo.Parse(b)
 	if err != nil {
 		return false, drop.LyingLength
@@ -111,12 +111,12 @@ func (r *relay) receive(from teredo.Mapping, b []byte, now time.Time) (data bool
 }
 
 // Hold asks for the client's mapping.
-func (r *relay) Hold(pkt []byte, now time.Time) bool {
+func (r *relayNode) Hold(pkt []byte, now time.Time) bool {
 	return r.holdFor(header.ReadWord6(header.IPv6(pkt).Dest()), pkt, now)
 }
 
 // Next sends bubbles through the servers of clients.
-func (r *relay) Next(now time.Time) ([]resolve.Message, int, time.Time) {
+func (r *relayNode) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 	again := r.advance(now, func(p *peer) bool {
 		return r.bubbles(p, teredo.NonceAddress(p.nonce), nil, false)
 	})
@@ -126,7 +126,7 @@ func (r *relay) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 }
 
 // Learnt returns the MTU of the link.
-func (r *relay) Learnt() resolve.Learnt { return resolve.Learnt{MTU: teredo.MTU} }
+func (r *relayNode) Learnt() resolve.Learnt { return resolve.Learnt{MTU: teredo.MTU} }
 
 // Entries returns the clients that the relay knows.
-func (r *relay) Entries(now time.Time) []resolve.Entry { return r.entries(now, nil) }
+func (r *relayNode) Entries(now time.Time) []resolve.Entry { return r.entries(now, nil) }

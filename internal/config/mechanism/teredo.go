@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"sixfour/encap/resolve"
 	"sixfour/encap/teredo"
@@ -61,20 +62,27 @@ func readTeredoPort(r *problem.Report, e tree.Entry, m *teredoKeys) {
 	}
 }
 
-// PresetLocal gives a table of mode teredo the key local, if it does not have it: at a client
-// it is "auto", and at a server the first address in bind.
-func PresetLocal(table map[string]tree.Entry) {
-	if _, given := table["local"]; given || table["mode"].Value == nil || table["mode"].Text != modeTeredo || table["role"].Value == nil {
+// PresetTeredo gives a table of mode teredo some keys that it does not have: local is "auto"
+// at a client, and the first address in bind at a server; routes at a relay is the prefix of
+// all clients; and mtu is that of the Teredo link.
+func PresetTeredo(table map[string]tree.Entry) {
+	if table["mode"].Value == nil || table["mode"].Text != modeTeredo || table["role"].Value == nil {
 		return
 	}
-	switch bind := table["bind"].Value; table["role"].Text {
-	case "client":
-		at := table["role"]
-		table["local"] = tree.Entry{Name: "local", KeyAt: at.KeyAt, Value: &tree.Value{Kind: tree.String, At: at.At, Text: "auto"}}
-	case "server":
-		if bind != nil && len(bind.Items) > 0 {
-			table["local"] = tree.Entry{Name: "local", KeyAt: table["bind"].KeyAt, Value: bind.Items[0]}
+	role, bind := table["role"], table["bind"]
+	set := func(name string, v tree.Value) {
+		if _, given := table[name]; !given {
+			table[name] = tree.Entry{Name: name, KeyAt: role.KeyAt, Value: &v}
 		}
+	}
+	set("mtu", tree.Value{Kind: tree.Integer, At: role.At, Text: strconv.Itoa(teredo.MTU)})
+	switch {
+	case role.Text == "client":
+		set("local", tree.Value{Kind: tree.String, At: role.At, Text: "auto"})
+	case role.Text == "relay":
+		set("routes", tree.Value{Kind: tree.Array, At: role.At, Items: []*tree.Value{{Kind: tree.String, At: role.At, Text: prefixTeredo.String()}}})
+	case role.Text == "server" && bind.Value != nil && len(bind.Items) > 0:
+		set("local", *bind.Items[0])
 	}
 }
 

@@ -231,7 +231,7 @@ func (n *internet) relay(w who) {
 		n.miredo(n.r, "miredo", "RelayType restricted\nInterfaceName teredo\nBindAddress 198.51.100.9\nBindPort 55380\n")
 		return
 	}
-	n.daemon(n.r, "role = \"relay\"\nlocal = \"198.51.100.9\"\nprefix = [\"2001:db8:ff::/64\"]\nroutes = [\"2001::/32\"]\n")
+	n.daemon(n.r, "role = \"relay\"\nlocal = \"198.51.100.9\"\nprefix = [\"2001:db8:ff::/64\"]\n")
 }
 
 // client starts a client, and returns its address.
