@@ -33,7 +33,7 @@ type Broker struct {
 	routes    *Routes
 	listeners *listeners
 	proxy     *ndproxy.Proxy // nil: there is none
-	store     store.Store // nil: it could not be opened
+	store     store.Store    // nil: it could not be opened
 	base      atomic.Pointer[leases.Base]
 
 	mu     sync.Mutex
