@@ -18,6 +18,7 @@ import (
 	"sixfour/internal/api"
 	"sixfour/internal/events"
 	"sixfour/internal/leases"
+	"sixfour/internal/text"
 	"sixfour/transport/access"
 )
 
@@ -170,7 +171,7 @@ func (a *Authority) Attach(ctx context.Context, of access.Account, at access.Att
 	if l, ok := at.Link.(access.Follower); ok {
 		l.Attached(c)
 	}
-	a.report(api.EventGranted, c, "%v by %s from %v", lease.Prefix, c.protocol, outer)
+	a.report(api.EventGranted, c, "%v by %s from %s", lease.Prefix, c.protocol, text.Outer(outer))
 	return c, nil
 }
 

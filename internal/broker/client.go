@@ -10,6 +10,7 @@ import (
 
 	"sixfour/encap/drop"
 	"sixfour/internal/api"
+	"sixfour/internal/text"
 	"sixfour/transport/access"
 )
 
@@ -57,7 +58,7 @@ func (c *client) moved(old *netip.AddrPort, to netip.AddrPort) {
 		return
 	}
 	c.authority.leases().Move(c.account, to)
-	c.authority.report(api.EventMoved, c, "from %v to %v", *old, to)
+	c.authority.report(api.EventMoved, c, "from %s to %s", text.Outer(*old), text.Outer(to))
 }
 
 // Leave implements access.Client.

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/internal/api"
+	"sixfour/internal/text"
 	"sixfour/transport/access"
 )
 
@@ -37,7 +38,7 @@ func (a *Authority) Refuse(protocol string, from netip.AddrPort, account string,
 	}
 	a.config.Log.Warn("broker: a client was refused", zap.String("protocol", protocol), zap.Stringer("from", from),
 		zap.String("account", account), zap.String("reason", string(why.Reason)), zap.String("because", why.Text), zap.Int("others", more))
-	a.event(api.EventRefused, account, fmt.Sprintf("%s from %v: %s: %s", protocol, from, why.Reason, why.Text))
+	a.event(api.EventRefused, account, fmt.Sprintf("%s from %s: %s: %s", protocol, text.Outer(from), why.Reason, why.Text))
 }
 
 // limiter lets some lines of each second pass. The zero value may be used.

@@ -16,6 +16,7 @@ import (
 	"sixfour/internal/api"
 	"sixfour/internal/control/client"
 	"sixfour/internal/rig"
+	"sixfour/internal/text"
 )
 
 // Broker is what the demonstration of a broker measured.
@@ -310,11 +311,7 @@ func (b *brokerDemo) leases(ctx context.Context) error {
 		if err := json.Unmarshal(line, &l); err != nil {
 			return err
 		}
-		outer := l.Outer.String()
-		if l.Outer.Port() == 0 { // protocol 41 has no ports
-			outer = l.Outer.Addr().String()
-		}
-		fmt.Fprintf(b.w, "  %-8s %-24v %-10s %s\n", l.Account, l.Prefix, l.Protocol, outer)
+		fmt.Fprintf(b.w, "  %-8s %-24v %-10s %s\n", l.Account, l.Prefix, l.Protocol, text.Outer(l.Outer))
 		return nil
 	})
 }

@@ -87,7 +87,7 @@ var rules = map[string][]string{
 	"sixfour/internal/names":               {"sixfour/internal/config"},
 	"sixfour/internal/ddns":                {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/datapath", "sixfour/internal/version"},
 	"sixfour/internal/wiring":              {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/source", "sixfour/internal/config", "sixfour/internal/datapath", "sixfour/internal/liveness", "sixfour/internal/ports", "sixfour/internal/probe", "sixfour/transport/xdp"},
-	"sixfour/internal/broker":              {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/heartbeat", "sixfour/encap/tic", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/config/mechanism", "sixfour/internal/config/problem", "sixfour/internal/events", "sixfour/internal/hostwatch", "sixfour/internal/leases", "sixfour/internal/ndproxy", "sixfour/internal/nft", "sixfour/internal/probe", "sixfour/internal/rtnl", "sixfour/internal/session/heartbeat", "sixfour/internal/session/tic", "sixfour/internal/sessions", "sixfour/internal/store", "sixfour/internal/store/etcd", "sixfour/transport", "sixfour/transport/access", "sixfour/transport/ayiya", "sixfour/transport/jsontun", "sixfour/transport/tsp"},
+	"sixfour/internal/broker":              {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/heartbeat", "sixfour/encap/tic", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/config/mechanism", "sixfour/internal/config/problem", "sixfour/internal/events", "sixfour/internal/hostwatch", "sixfour/internal/leases", "sixfour/internal/ndproxy", "sixfour/internal/nft", "sixfour/internal/probe", "sixfour/internal/rtnl", "sixfour/internal/session/heartbeat", "sixfour/internal/session/tic", "sixfour/internal/sessions", "sixfour/internal/store", "sixfour/internal/store/etcd", "sixfour/internal/text", "sixfour/transport", "sixfour/transport/access", "sixfour/transport/ayiya", "sixfour/transport/jsontun", "sixfour/transport/tsp"},
 	"sixfour/internal/ndproxy":             {"sixfour/encap/header", "sixfour/encap/nd"},
 	"sixfour/internal/site":                {"sixfour/encap/resolve"},
 	"sixfour/internal/gateway":             {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/netcfg", "sixfour/internal/nft"},
@@ -127,7 +127,7 @@ var rules = map[string][]string{
 	"sixfour/internal/e2e":                 {"sixfour/internal/rig"},
 	"sixfour/internal/differential":        {"sixfour/internal/rig"},
 	"sixfour/internal/doctor":              {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/peercheck", "sixfour/internal/doctor/prober", "sixfour/internal/doctor/subject", "sixfour/internal/doctor/tunnelcheck", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/probe"},
-	"sixfour/internal/demo":                {"sixfour/internal/decode", "sixfour/internal/rig", "sixfour/internal/api", "sixfour/internal/trusted", "sixfour/internal/control/client"},
+	"sixfour/internal/demo":                {"sixfour/internal/text", "sixfour/internal/decode", "sixfour/internal/rig", "sixfour/internal/api", "sixfour/internal/trusted", "sixfour/internal/control/client"},
 	"sixfour/internal/interop/*":           {"sixfour/internal/rig"},
 
 	"sixfour/internal/control/client": {"sixfour/internal/api", "sixfour/internal/capture", "sixfour/internal/version"},

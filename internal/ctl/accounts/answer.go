@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sixfour/internal/api"
+	"sixfour/internal/text"
 )
 
 // answer collects the values of an answer.
@@ -139,7 +140,7 @@ func connectionFields(l *api.BrokerLease) [][2]string {
 	if !l.Connected {
 		times = "no, last from " + stamp(l.Since) + " until " + stamp(l.Until)
 	}
-	return append(fields, [][2]string{{"connected", times}, {"protocol", l.Protocol}, {"outer address", l.Outer.String()}, {"server", l.Server}}...)
+	return append(fields, [][2]string{{"connected", times}, {"protocol", l.Protocol}, {"outer address", text.Outer(l.Outer)}, {"server", l.Server}}...)
 }
 
 func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
@@ -173,7 +174,7 @@ func leaseTable(all []api.BrokerLease) Page {
 		l := &all[i]
 		row := []string{l.Prefix.String(), shown(l.Account), connection(l), l.Protocol, "", l.Server, "", ""}
 		if l.Outer != (netip.AddrPort{}) {
-			row[4] = l.Outer.String()
+			row[4] = text.Outer(l.Outer)
 		}
 		if !l.Since.IsZero() {
 			row[6] = stamp(l.Since)
