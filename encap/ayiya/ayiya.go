@@ -37,7 +37,7 @@ const Port = 5072
 type Hash uint8
 
 // The methods. Clients in the field have SHA1. SHA256 is not in the draft, but in a fork of
-// the usual client. The fork's number 3, UMAC, is not implemented.
+// the usual client. That fork's number 3, UMAC, is refused.
 const (
 	MD5    Hash = 1
 	SHA1   Hash = 2
@@ -70,7 +70,7 @@ func (h Hash) String() string {
 	return fmt.Sprintf("hash %d", uint8(h))
 }
 
-// Size returns the length of a signature in bytes; 0: the method is not implemented.
+// Size returns the length of a signature in bytes; 0: it is none of the methods.
 func (h Hash) Size() int {
 	switch h {
 	case MD5:

@@ -42,7 +42,7 @@ type Message struct {
 var (
 	ErrTruncated      = errors.New("the packet is shorter than its header says")
 	ErrIdentity       = errors.New("the type of the identity is unknown, or its length contradicts the type")
-	ErrHash           = errors.New("the method of hashing is not implemented, or the length of the signature contradicts it")
+	ErrHash           = errors.New("the method of hashing is none of md5, sha1 and sha256, or the length of the signature contradicts it")
 	ErrAuthentication = errors.New("the method of authentication is not a shared secret")
 	ErrOperation      = errors.New("the operation is unknown")
 	ErrNextHeader     = errors.New("the next header is not one that the operation may have, or contradicts the version of the inner packet")

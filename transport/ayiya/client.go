@@ -211,7 +211,7 @@ func (p *Port) checkOne(remote netip.AddrPort, s *Settings) error {
 	case s.Secret == "":
 		return errors.New("there is no password")
 	case s.Hash != 0 && s.Hash.Size() == 0:
-		return fmt.Errorf("%v is not implemented", s.Hash)
+		return fmt.Errorf("%v: choose md5, sha1 or sha256", s.Hash)
 	case s.Heartbeat < 0 || s.Heartbeat > MaxHeartbeat:
 		return fmt.Errorf("a heartbeat each %v: at least each %v", s.Heartbeat, MaxHeartbeat)
 	case s.Window < 0 || s.Window > maxWindow:

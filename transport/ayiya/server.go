@@ -119,7 +119,7 @@ func (s *Server) setDefaults() error {
 	}
 	for _, h := range c.Hashes {
 		if h.Size() == 0 {
-			return fmt.Errorf("%v is not implemented", h)
+			return fmt.Errorf("%v: choose md5, sha1 or sha256", h)
 		}
 		s.hashes[h] = true
 	}
