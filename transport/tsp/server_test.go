@@ -356,6 +356,14 @@ func (c *talk) send(text string) {
 	must(c.t, err)
 }
 
+// succeeds reads the result of a request, which must be good.
+func (c *talk) succeeds() {
+	c.t.Helper()
+	if l := c.line(); l != "200 Success\r\n" {
+		c.t.Errorf("the result is %q", l)
+	}
+}
+
 func (c *talk) line() string {
 	c.t.Helper()
 	s, err := c.r.ReadString('\n')
@@ -390,9 +398,7 @@ func TestTCP(t *testing.T) {
 		if l := c.line(); !strings.HasPrefix(l, "Content-length: ") {
 			t.Fatalf("the answer is %q", l)
 		}
-		if l := c.line(); l != "200 Success\r\n" {
-			t.Fatalf("the result is %q", l)
-		}
+		c.succeeds()
 		if l := c.line(); !strings.Contains(l, `type="v6v4"`) {
 			t.Errorf("the tunnel is %q", l)
 		}
@@ -418,26 +424,20 @@ func TestTCP(t *testing.T) {
 	}
 	t.Run("anonymous", func(t *testing.T) {
 		c := begin("AUTHENTICATE ANONYMOUS\r\n\x00")
-		if l := c.line(); l != "200 Success\r\n" {
-			t.Errorf("the result is %q", l)
-		}
+		c.succeeds()
 		finish(c)
 	})
 	t.Run("plain", func(t *testing.T) {
 		c := begin("AUTHENTICATE PLAIN\r\n\x00")
 		c.send("\x00alice\x00wonder\r\n")
-		if l := c.line(); l != "200 Success\r\n" {
-			t.Errorf("the result is %q", l)
-		}
+		c.succeeds()
 		finish(c)
 	})
 	t.Run("plain in two lines", func(t *testing.T) {
 		c := begin("AUTHENTICATE PLAIN\r\n")
 		c.send("\x00alice\r\n")
 		c.send("wonder\r\n")
-		if l := c.line(); l != "200 Success\r\n" {
-			t.Errorf("the result is %q", l)
-		}
+		c.succeeds()
 		finish(c)
 	})
 	t.Run("digest", func(t *testing.T) {
@@ -452,9 +452,7 @@ func TestTCP(t *testing.T) {
 		if got := string(proof[:n]); got != string(wire.AppendProof(nil, d.Proof("wonder"))) {
 			t.Errorf("the proof is %q", got)
 		}
-		if l := c.line(); l != "200 Success\r\n" {
-			t.Errorf("the result is %q", l)
-		}
+		c.succeeds()
 		finish(c)
 	})
 	t.Run("nonce once", func(t *testing.T) {
@@ -506,9 +504,7 @@ func TestSilentConnections(t *testing.T) {
 	alice := connect(t, s.Local())
 	alice.send("VERSION=2.0.2\r\nAUTHENTICATE PLAIN\r\n\x00alice\x00wonder\r\n")
 	alice.line()
-	if l := alice.line(); l != "200 Success\r\n" {
-		t.Fatalf("the result is %q", l)
-	}
+	alice.succeeds()
 	var all []*talk
 	for range 100 {
 		all = append(all, connect(t, s.Local()))
