@@ -78,7 +78,7 @@ func (a *Attached) Receive(packet []byte) drop.Reason {
 	pkt := queue.New(len(packet))
 	copy(pkt.B, packet)
 	pkt.Outer = a.outer
-	p.in.Put(pkt)
+	p.In.Put(pkt)
 	return r
 }
 

@@ -22,35 +22,20 @@ const LocalPort = 1
 // (resolve.ClientTable), and whose destination is resolve.ClientLocal. It has no sockets: the
 // servers of the protocols have them.
 type Port struct {
+	queue.Arriving
 	clients *Clients
-	in      *queue.Inbox
 }
 
 // Listen opens the port, of which there can be one at a time.
 func (c *Clients) Listen() (transport.Port, error) {
-	p := &Port{clients: c, in: queue.NewInbox()}
+	p := &Port{clients: c, Arriving: queue.Arriving{In: queue.NewInbox()}}
 	if !c.port.CompareAndSwap(nil, p) {
 		return nil, fmt.Errorf("the port of the broker's clients is open already: %w", unix.EADDRINUSE)
 	}
 	return p, nil
 }
 
-// Receive implements transport.Receiver.
-func (p *Port) Receive(bufs [][]byte, meta []transport.Meta) (int, error) {
-	return p.in.Receive(bufs, meta)
-}
-
 const headers = header.IPv4Len + header.UDPLen
-
-// Lost returns how many packets of clients were dropped because Receive was not called soon
-// enough.
-func (p *Port) Lost() (n uint32, ok bool) { return p.in.Lost(), true }
-
-// KernelHeaders returns 0.
-func (p *Port) KernelHeaders() int { return 0 }
-
-// Streams returns true.
-func (p *Port) Streams() bool { return true }
 
 // SetPeers implements transport.SessionPort. There are no peers: clients are attached.
 func (p *Port) SetPeers([]transport.SessionPeer) error { return nil }
@@ -58,7 +43,7 @@ func (p *Port) SetPeers([]transport.SessionPeer) error { return nil }
 // Close ends Receive. The clients stay attached.
 func (p *Port) Close() error {
 	p.clients.port.CompareAndSwap(p, nil)
-	p.in.Close()
+	p.In.Close()
 	return nil
 }
 

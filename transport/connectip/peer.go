@@ -144,7 +144,7 @@ func (p *peer) remove() {
 // deliver takes a packet from the peer.
 func (p *peer) deliver(pkt *queue.Packet) {
 	pkt.Outer = *p.outer.Load()
-	p.port.in.Put(pkt)
+	p.port.In.Put(pkt)
 }
 
 // greeting returns the capsules with which a connection begins.

@@ -20,12 +20,12 @@ var _ transport.SessionPort = (*Port)(nil)
 
 // Port is a transport.SessionPort for CONNECT-IP.
 type Port struct {
+	queue.Arriving
 	config  Config
 	local   netip.AddrPort
 	sockets *netsock.Sockets
 	server  *server // nil: the port does not listen
 
-	in     *queue.Inbox
 	routes routes
 	door   *door
 
@@ -76,7 +76,7 @@ func listen(c Config, o transport.Options, t times) (*Port, error) {
 		return nil, err
 	}
 	p := &Port{
-		config: c, local: c.Local, sockets: s, in: queue.NewInbox(),
+		config: c, local: c.Local, sockets: s, Arriving: queue.Arriving{In: queue.NewInbox()},
 		routes: routes{at: make(map[netip.AddrPort]*peer)}, door: newDoor(), peers: make(map[any]*peer), times: t,
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -142,21 +142,6 @@ func (p *Port) State(id any) (s State, ok bool) {
 	return of.describe()
 }
 
-// Receive implements transport.Receiver.
-func (p *Port) Receive(bufs [][]byte, meta []transport.Meta) (int, error) {
-	return p.in.Receive(bufs, meta)
-}
-
-// Lost returns how many received packets were dropped because Receive was not called soon
-// enough.
-func (p *Port) Lost() (n uint32, ok bool) { return p.in.Lost(), true }
-
-// KernelHeaders returns 0.
-func (p *Port) KernelHeaders() int { return 0 }
-
-// Streams returns true.
-func (p *Port) Streams() bool { return true }
-
 // Close ends all connections, and waits until all goroutines have ended.
 func (p *Port) Close() error {
 	p.mu.Lock()
@@ -175,7 +160,7 @@ func (p *Port) Close() error {
 	if p.server != nil {
 		err = p.server.close()
 	}
-	p.in.Close()
+	p.In.Close()
 	p.running.Wait()
 	p.sockets.Close()
 	return err

@@ -274,7 +274,7 @@ func (p *peer) read(s *session) error {
 			pkt := queue.New(n)
 			copy(pkt.B, rest)
 			pkt.Outer = s.outer
-			p.port.in.Put(pkt)
+			p.port.In.Put(pkt)
 			rest = rest[n:]
 		}
 		have = copy(b, rest)

@@ -22,10 +22,10 @@ var _ transport.SessionPort = (*Port)(nil)
 // type *Settings; each has another Remote. It connects to each peer, and again when a
 // connection has ended.
 type Port struct {
+	queue.Arriving
 	config  Config
 	times   portTimes
 	sockets *netsock.Sockets
-	in      *queue.Inbox
 	routes  atomic.Pointer[map[netip.AddrPort]*peer]
 
 	ctx     context.Context // until Close
@@ -58,7 +58,7 @@ func listen(c Config, o transport.Options, t portTimes) (*Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Port{config: c, times: t, sockets: s, in: queue.NewInbox(), peers: make(map[any]*peer)}
+	p := &Port{config: c, times: t, sockets: s, Arriving: queue.Arriving{In: queue.NewInbox()}, peers: make(map[any]*peer)}
 	p.routes.Store(new(map[netip.AddrPort]*peer))
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p, nil
@@ -136,21 +136,6 @@ func (p *Port) State(id any) (s State, ok bool) {
 	return State{Since: c.since, Grant: c.grant, Dropped: of.dropped.Load() + c.out.Dropped()}, true
 }
 
-// Receive implements transport.Receiver.
-func (p *Port) Receive(bufs [][]byte, meta []transport.Meta) (int, error) {
-	return p.in.Receive(bufs, meta)
-}
-
-// Lost returns how many received packets were dropped because Receive was not called soon
-// enough.
-func (p *Port) Lost() (n uint32, ok bool) { return p.in.Lost(), true }
-
-// KernelHeaders returns 0.
-func (p *Port) KernelHeaders() int { return 0 }
-
-// Streams returns true.
-func (p *Port) Streams() bool { return true }
-
 // Sender implements transport.Port. Send returns at once. The error for a packet wraps
 // ENOTCONN if there is no connection to its destination, and EINVAL if it is not an IPv6
 // packet behind the headers of a UDP packet.
@@ -203,7 +188,7 @@ func (p *Port) Close() error {
 	for _, of := range peers {
 		of.remove()
 	}
-	p.in.Close()
+	p.In.Close()
 	p.running.Wait()
 	p.sockets.Close()
 	return nil

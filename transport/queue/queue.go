@@ -173,6 +173,25 @@ func (in *Inbox) Close() {
 	in.filled.Broadcast()
 }
 
+// Arriving is the part of a transport.Port that all ports have in common whose packets come
+// out of connections. It is embedded in them.
+type Arriving struct{ In *Inbox }
+
+// Receive implements transport.Receiver.
+func (a Arriving) Receive(bufs [][]byte, meta []transport.Meta) (int, error) {
+	return a.In.Receive(bufs, meta)
+}
+
+// Lost returns how many received packets were dropped because Receive was not called soon
+// enough.
+func (a Arriving) Lost() (n uint32, ok bool) { return a.In.Lost(), true }
+
+// KernelHeaders returns 0.
+func (Arriving) KernelHeaders() int { return 0 }
+
+// Streams returns true.
+func (Arriving) Streams() bool { return true }
+
 // ErrNotUDP is the error for a packet to send that does not begin with the headers of a UDP
 // packet. It wraps EINVAL.
 var ErrNotUDP = fmt.Errorf("the bytes do not begin with the headers of a UDP packet: %w", unix.EINVAL)
