@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"sixfour/encap"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/encap/source"
@@ -131,6 +132,26 @@ func TestFormerAddress(t *testing.T) {
 	s.moves(p, wider)
 	if got := after.Find(fromNew, 0); got.Wire() != wider {
 		t.Error("between the same ends a new path is not that of the table")
+	}
+}
+
+// A peer behind a NAT gets another port there.
+func TestFormerPort(t *testing.T) {
+	s, peers := setOf("a")
+	at := func(port uint16) *datapath.Wire {
+		kind := encap.SixInFour.With(framing.FOU{Local: 5555, Remote: port, Exact: true})
+		return &datapath.Wire{Layers: []encap.Layer{layer(kind, "192.0.2.1", "198.51.100.1")}}
+	}
+	wires := map[uint16]*datapath.Wire{1000: at(1000), 2000: at(2000)}
+	s.moves(peers[0], wires[1000])
+	s.moves(peers[0], wires[2000])
+	table := s.newTable(time.Now())
+	for from, want := range wires {
+		pkt := make([]byte, header.IPv4Len+header.UDPLen+header.IPv6Len)
+		header.PutHeaders(pkt, &header.Outer{From: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), from), At: netip.MustParseAddrPort("192.0.2.1:5555")})
+		if got := table.Find(pkt, 0); got == nil || got.Wire() != want {
+			t.Errorf("from port %d: %+v", from, got)
+		}
 	}
 }
 

@@ -56,10 +56,17 @@ func (s *Set) Register(p Path, now *datapath.Wire) {
 		r.arrives = new(atomic.Pointer[datapath.Wire])
 		r.arrives.Store(now)
 	}
-	if old != nil && p.HasName() && old.Outer().Remote != now.Outer().Remote {
+	if old != nil && p.HasName() && elsewhere(old, now) {
 		r.former = &former{arrives: arrives, until: time.Now().Add(formerLife)}
 	}
 	s.moved = append(s.moved, p)
+}
+
+// elsewhere reports whether two wires have different far ends. A peer behind a NAT may have
+// changed its port only.
+func elsewhere(a, b *datapath.Wire) bool {
+	of, now := a.Outer(), b.Outer()
+	return of.Remote != now.Remote || of.Kind.Properties().Ports.Remote != now.Kind.Properties().Ports.Remote
 }
 
 // place puts the entries of a path into the table, in place of those that it had there. A

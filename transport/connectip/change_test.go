@@ -13,6 +13,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"sixfour/encap/header"
 	"sixfour/transport"
 	"sixfour/transport/netsock"
 )
@@ -242,22 +243,53 @@ func TestRebinding(t *testing.T) {
 // are still delivered, from the present address.
 func TestReplacement(t *testing.T) {
 	p := newPair(t, TCP)
-	second := open(t, Config{})
+	second, now := p.replace(t)
+	exchange(p.server, now, second, p.server.Local(), inner(100, 0))
+	exchange(second, p.server.Local(), p.server, now, inner(100, 0))
+	exchange(p.client, p.server.Local(), p.server, now, inner(100, 0))
+	exchange(p.server, p.from, second, p.server.Local(), inner(100, 0)) // to the former address
+	p.client.down("server")
+}
+
+// Packets of a peer that has moved are from its former address, until those who receive them
+// have had the time to learn of the present one.
+func TestSettling(t *testing.T) {
+	of := testTimes
+	of.settle = time.Hour
+	p := newPairWith(t, TCP, of)
+	second, now := p.replace(t)
+	exchange(second, p.server.Local(), p.server, p.from, inner(100, 0))
+	exchange(p.client, p.server.Local(), p.server, p.from, inner(100, 0))
+	exchange(p.server, now, second, p.server.Local(), inner(100, 0))
+
+	of.settle = time.Millisecond
+	p = newPairWith(t, TCP, of)
+	second, now = p.replace(t)
+	until(t, "a packet from the present address", func() bool {
+		if err := second.sender.SendOne(to(p.server.Local(), second.Local(), inner(100, 0))); err != nil {
+			t.Fatal(err)
+		}
+		got := wait(t, p.server.packets, "the packet")
+		source, _ := header.Ports(got[header.IPv4Len:])
+		return source == now.Port()
+	})
+}
+
+// replace makes a second client connect as the same peer, and returns it with the address from
+// which it has connected.
+func (p *pair) replace(t *testing.T) (second *end, now netip.AddrPort) {
+	t.Helper()
+	second = open(t, Config{})
 	settings := *p.client.peers["server"].settings
 	settings.Over = UDP
 	if err := second.SetPeers([]transport.SessionPeer{{ID: "server", Remote: p.server.Local(), Settings: &settings}}); err != nil {
 		t.Fatal(err)
 	}
 	second.up("server")
-	now := p.server.up("client")
-	if now == p.from {
+	if now = p.server.up("client"); now == p.from {
 		t.Fatal("the address is the same")
 	}
-	exchange(p.server, now, second, p.server.Local(), inner(100, 0))
-	exchange(second, p.server.Local(), p.server, now, inner(100, 0))
-	exchange(p.client, p.server.Local(), p.server, now, inner(100, 0))
-	exchange(p.server, p.from, second, p.server.Local(), inner(100, 0)) // to the former address
-	p.client.down("server")
+	return second, now
 }
 
 func TestNothingListens(t *testing.T) {

@@ -22,7 +22,7 @@ type peer struct {
 	port     *Port
 	stop     func() // ends the goroutine that connects
 
-	outer   atomic.Pointer[header.Outer] // headers of its packets
+	outer   atomic.Pointer[header.Outer] // headers of packets from it
 	current atomic.Pointer[conn]         // where packets to it go
 
 	mu      sync.Mutex // before Port.routes.mu
@@ -55,8 +55,12 @@ func (p *peer) attach(c *conn) error {
 	}
 	former := p.current.Load()
 	p.conns = append(p.conns, c)
-	p.outer.Store(p.headers(c))
 	p.current.Store(c)
+	if former != nil {
+		p.label(c, former.at)
+	} else {
+		p.label(c, c.at)
+	}
 	c.start()
 	if f := p.port.config.Using; f != nil && !p.removed && (former == nil || former.over != c.over) {
 		f(p.ID, c.over)
@@ -74,9 +78,27 @@ func (p *peer) attach(c *conn) error {
 	return nil
 }
 
-// headers returns the headers of packets from a connection.
-func (p *peer) headers(c *conn) *header.Outer {
-	return &header.Outer{From: c.at, At: netip.AddrPortFrom(c.local.Addr(), p.port.local.Port()), TTL: 64}
+// label gives the packets from the peer headers that say from which address they come. For a
+// while that is the former address of the peer, if the present one is another: whoever called
+// Receive has to learn of that first, and takes packets from the former address for much
+// longer. The caller holds mu.
+func (p *peer) label(c *conn, former netip.AddrPort) {
+	at := netip.AddrPortFrom(c.local.Addr(), p.port.local.Port())
+	p.outer.Store(&header.Outer{From: former, At: at, TTL: 64})
+	if former == c.at {
+		return
+	}
+	if p.port.times.settle == 0 {
+		p.label(c, c.at)
+		return
+	}
+	time.AfterFunc(p.port.times.settle, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.current.Load() == c {
+			p.label(c, c.at)
+		}
+	})
 }
 
 // report calls Connected. The caller holds mu.
@@ -122,9 +144,10 @@ func (p *peer) moved(c *conn, at netip.AddrPort) {
 	if !slices.ContainsFunc(p.conns, func(other *conn) bool { return other != c && other.at == c.at }) {
 		p.port.routes.remove(c.at, p)
 	}
+	former := c.at
 	c.at = at
 	if p.current.Load() == c {
-		p.outer.Store(p.headers(c))
+		p.label(c, former)
 		p.report(at, nil)
 	}
 }

@@ -47,11 +47,13 @@ type times struct {
 	firstBetter time.Duration // between attempts to use HTTP/3 again; also doubled
 	silence     time.Duration // of a peer over HTTP/3 that does not answer any more
 	drain       time.Duration // of a connection after another one has replaced it
+	settle      time.Duration // until packets of a peer that has moved are from its present address
 }
 
 var normalTimes = times{
 	handshake: 5 * time.Second, udpWait: 2 * time.Second, tcpWait: 10 * time.Second,
 	firstPause: time.Second, firstBetter: 10 * time.Second, silence: 1500 * time.Millisecond, drain: 2 * time.Second,
+	settle: 2 * time.Second,
 }
 
 // Listen opens a port. Its sockets, also later ones, are opened in the network namespace of

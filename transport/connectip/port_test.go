@@ -121,6 +121,11 @@ type end struct {
 
 func open(t testing.TB, c Config) *end {
 	t.Helper()
+	return openWith(t, c, testTimes)
+}
+
+func openWith(t testing.TB, c Config, of times) *end {
+	t.Helper()
 	e := &end{t: t, events: make(chan event, 1000), refusals: make(chan event, 10000), packets: make(chan []byte, 10000)}
 	c.Connected = func(id any, at netip.AddrPort, why error) { e.events <- event{id, at, why} }
 	c.Refused = func(from netip.AddrPort, why error) {
@@ -133,7 +138,7 @@ func open(t testing.TB, c Config) *end {
 		c.Local = loopback
 	}
 	var err error
-	if e.Port, err = listen(c, transport.Options{}, testTimes); err != nil {
+	if e.Port, err = listen(c, transport.Options{}, of); err != nil {
 		t.Fatal(err)
 	}
 	if e.sender, err = e.Sender(transport.Options{}); err != nil {
@@ -257,6 +262,12 @@ type pair struct {
 // newPair connects a client to a server.
 func newPair(t testing.TB, over Over, changes ...func(c *Config, s, client *Settings)) *pair {
 	t.Helper()
+	return newPairWith(t, over, testTimes, changes...)
+}
+
+// newPairWith is newPair with other times at the server.
+func newPairWith(t testing.TB, over Over, of times, changes ...func(c *Config, s, client *Settings)) *pair {
+	t.Helper()
 	a := newAuthority(t)
 	c := Config{Certificate: a.certificate(name, time.Now().Add(time.Hour))}
 	s := &Settings{Path: defaultPath, Secret: []byte(secret)}
@@ -264,7 +275,7 @@ func newPair(t testing.TB, over Over, changes ...func(c *Config, s, client *Sett
 	for _, change := range changes {
 		change(&c, s, cs)
 	}
-	p := &pair{a: a, server: open(t, c)}
+	p := &pair{a: a, server: openWith(t, c, of)}
 	if err := p.server.SetPeers([]transport.SessionPeer{{ID: "client", Settings: s}}); err != nil {
 		t.Fatal(err)
 	}
