@@ -54,18 +54,38 @@ type peer struct {
 	watched // used by the goroutine that watches sessions
 }
 
-// address is where a peer is.
-type address struct{ now, before netip.AddrPort }
+// address is where a peer is, and was until then.
+type address struct {
+	now, before netip.AddrPort
+	since       time.Time
+}
 
-// moved notes that an authenticated packet has come from an address, and returns it.
-func (p *peer) moved(to netip.AddrPort) netip.AddrPort {
-	if a := p.at.Load(); a != nil && a.now == to {
-		return to
+// settling is how long packets of a peer that has moved are from its former address: whoever
+// called Receive has to learn of the present one first, and takes packets from the former
+// address for much longer.
+const settling = 2 * time.Second
+
+// from returns the address from which packets of the peer are.
+func (a *address) from() netip.AddrPort {
+	if a.before != a.now && time.Since(a.since) < settling {
+		return a.before
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.move(to, nil)
-	return to
+	return a.now
+}
+
+// moved notes that an authenticated packet has come from an address, and returns the one that
+// the packet is to have.
+func (p *peer) moved(to netip.AddrPort) netip.AddrPort {
+	a := p.at.Load()
+	if a == nil || a.now != to {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.move(to, nil)
+		if a = p.at.Load(); a == nil { // removed
+			return to
+		}
+	}
+	return a.from()
 }
 
 // seenAt does the same for an address that the device had some time after the peer was at
@@ -97,7 +117,7 @@ func (p *peer) move(to netip.AddrPort, why error) {
 	case old == nil:
 		p.at.Store(&address{now: to, before: to})
 	default:
-		p.at.Store(&address{now: to, before: old.now})
+		p.at.Store(&address{now: to, before: old.now, since: time.Now()})
 	}
 	if p.report != nil {
 		p.report(p.id, to, why)

@@ -46,23 +46,38 @@ func TestRoaming(t *testing.T) {
 	})
 	at := b.connected(t, "a")
 	exchange(t, a, b, r.front(), at)
+	former := false
 	for range 3 {
 		r.move(t)
 		must(t, a.send(r.front(), inner("2001:db8::a", "2001:db8::b", []byte("moved"))))
 		o, _ := b.next(t)
 		moved := b.connected(t, "a")
-		if moved == at || o.From != moved {
+		if moved == at || o.From != at && o.From != moved {
 			t.Fatalf("a moved from %v to %v; the packet is from %v", at, moved, o.From)
 		}
+		former = former || o.From == at
 		// What was sent to the old address, before the caller knew the new one, still arrives.
 		want := inner("2001:db8::b", "2001:db8::a", []byte("to the old address"))
 		must(t, b.send(at, want))
 		if _, got := a.next(t); !bytes.Equal(got, want) {
 			t.Fatalf("received % x", got)
 		}
-		exchange(t, a, b, r.front(), moved)
+		want = inner("2001:db8::b", "2001:db8::a", []byte("to the new address"))
+		must(t, b.send(moved, want))
+		if o, got := a.next(t); !bytes.Equal(got, want) || o.From != r.front() {
+			t.Fatalf("received from %v % x", o.From, got)
+		}
 		at = moved
 	}
+	if !former { // unless each took two seconds
+		t.Error("packets of a peer that has just moved are from an address that nobody knows yet")
+	}
+	for from := (netip.AddrPort{}); from != at; time.Sleep(10 * time.Millisecond) {
+		must(t, a.send(r.front(), inner("2001:db8::a", "2001:db8::b", []byte("later"))))
+		o, _ := b.next(t)
+		from = o.From
+	}
+	exchange(t, a, b, r.front(), at)
 	if handshakes != 1 {
 		t.Errorf("%d handshakes", handshakes)
 	}
