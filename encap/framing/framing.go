@@ -62,8 +62,8 @@ type Properties struct {
 	// same, and if Ports.Clash does not say it.
 	Identity uint64
 	// Ports are our port and the peer's. Without ports both are 0. Local is the port at
-	// which packets arrive; Remote is the one to which they are sent, unless a resolver
-	// finds another. The header begins with the source and the destination port.
+	// which packets arrive; Remote is the one to which they are sent, or 0 if a resolver
+	// finds it. The header begins with the source and the destination port.
 	Ports Ports
 
 	Finished bool // Finish must be called

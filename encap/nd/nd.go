@@ -96,14 +96,13 @@ var fixed = map[byte]int{RouterSolicitation: 8, RouterAdvertisement: 16, Neighbo
 // other message, and for one that a node must discard (RFC 4861 sections 6.1.1, 6.1.2,
 // 7.1.1 and 7.1.2). Unknown options are skipped.
 func Parse(ip header.IPv6) (Message, bool) {
-	b := ip.Payload()
-	if ip.NextHeader() != header.ICMPv6 || ip.HopLimit() != HopLimit || len(b) < 8 || b[1] != 0 {
+	if !Intact(ip) {
 		return Message{}, false
 	}
+	b := ip.Payload()
 	m := Message{Type: b[0]}
 	n, ok := fixed[m.Type]
-	if !ok || len(b) < n ||
-		header.Sum(b, header.PseudoSum(ip.Source(), ip.Dest(), len(b), header.ICMPv6)) != 0xffff {
+	if !ok || len(b) < n {
 		return Message{}, false
 	}
 	m.readFixed(b)
@@ -111,6 +110,15 @@ func Parse(ip header.IPv6) (Message, bool) {
 		return Message{}, false
 	}
 	return m, true
+}
+
+// Intact reports whether a packet of header.ParseIPv6 is an ICMPv6 message of at least 8 bytes
+// that has not passed a router, and whose code is 0 and whose checksum is right, as that of
+// each message must be.
+func Intact(ip header.IPv6) bool {
+	b := ip.Payload()
+	return ip.NextHeader() == header.ICMPv6 && ip.HopLimit() == HopLimit && len(b) >= 8 && b[1] == 0 &&
+		header.Sum(b, header.PseudoSum(ip.Source(), ip.Dest(), len(b), header.ICMPv6)) == 0xffff
 }
 
 func (m *Message) readFixed(b []byte) {

@@ -4,7 +4,6 @@
 package teredo
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"sixfour/encap/header"
@@ -19,25 +18,6 @@ const MTU = 1280
 // Prefix is the prefix of all Teredo addresses, in the form of package header.
 var Prefix = header.NewPrefix6(netip.MustParsePrefix("2001::/32"))
 
-// Mapping is the IPv4 address and the port of a node outside its NAT.
-type Mapping struct {
-	Addr uint32
-	Port uint16
-}
-
-// MappingOf returns the mapping at an outer address, which is one of IPv4.
-func MappingOf(a netip.AddrPort) Mapping {
-	b := a.Addr().Unmap().As4()
-	return Mapping{binary.BigEndian.Uint32(b[:]), a.Port()}
-}
-
-// AddrPort returns the address and the port.
-func (m Mapping) AddrPort() netip.AddrPort {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], m.Addr)
-	return netip.AddrPortFrom(netip.AddrFrom4(b), m.Port)
-}
-
 // Is reports whether an address is a Teredo address.
 func Is(a header.Word6) bool { return a.Hi>>32 == Prefix.Value.Hi>>32 }
 
@@ -45,7 +25,7 @@ func Is(a header.Word6) bool { return a.Hi>>32 == Prefix.Value.Hi>>32 }
 //
 //	0        32              64      80           96              127
 //	| prefix | IPv4 of server | flags | port ^ ffff | IPv4 ^ ffffffff |
-func Address(server uint32, client Mapping, flags uint16) header.Word6 {
+func Address(server uint32, client header.Mapping, flags uint16) header.Word6 {
 	return header.Word6{Hi: Prefix.Value.Hi | uint64(server), Lo: uint64(flags)<<48 | uint64(^client.Port)<<32 | uint64(^client.Addr)}
 }
 
@@ -53,7 +33,9 @@ func Address(server uint32, client Mapping, flags uint16) header.Word6 {
 func ServerOf(a header.Word6) uint32 { return uint32(a.Hi) }
 
 // ClientOf returns the mapping in a Teredo address.
-func ClientOf(a header.Word6) Mapping { return Mapping{^uint32(a.Lo), ^uint16(a.Lo >> 32)} }
+func ClientOf(a header.Word6) header.Mapping {
+	return header.Mapping{Addr: ^uint32(a.Lo), Port: ^uint16(a.Lo >> 32)}
+}
 
 // RandomFlags returns the flags of an address whose twelve random bits are taken from r (RFC
 // 5991 section 3.1). The cone bit and the bits u and g are 0.

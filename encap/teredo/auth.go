@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha1" //nolint:gosec // RFC 4380 section 5.2.2 requires it
 	"encoding/binary"
+	"sixfour/encap/header"
 )
 
 // Auth is the authentication header (RFC 4380 section 5.1.1):
@@ -38,7 +39,7 @@ func (a *Auth) append(b []byte) []byte {
 func (m *Message) sum(key []byte) []byte {
 	h := hmac.New(sha1.New, key)
 	head := append(binary.BigEndian.AppendUint64(nil, m.Auth.Nonce), m.Auth.Confirmation)
-	if m.Origin != (Mapping{}) {
+	if m.Origin != (header.Mapping{}) {
 		head = AppendOrigin(head, m.Origin)
 	}
 	h.Write(head)

@@ -13,13 +13,13 @@ import (
 //
 // A parsed message shares the memory of the payload.
 type Message struct {
-	Auth     *Auth        // nil: none
-	Origin   Mapping      // where a server received the packet; zero: no origin indication
-	Packet   header.IPv6  // complete
-	Trailers []byte       // as on the wire
-	nonce    uint32       // of the nonce trailer
-	flags    trailerFlags // which trailers there are
-	others   [maxOthers]Mapping
+	Auth     *Auth          // nil: none
+	Origin   header.Mapping // where a server received the packet; zero: no origin indication
+	Packet   header.IPv6    // complete
+	Trailers []byte         // as on the wire
+	nonce    uint32         // of the nonce trailer
+	flags    trailerFlags   // which trailers there are
+	others   [maxOthers]header.Mapping
 	count    int
 }
 
@@ -55,7 +55,7 @@ func Parse(b []byte) (m Message, err error) {
 		if len(b) < originLen {
 			return m, errTruncated
 		}
-		m.Origin = Mapping{^binary.BigEndian.Uint32(b[4:]), ^binary.BigEndian.Uint16(b[2:])}
+		m.Origin = header.Mapping{Addr: ^binary.BigEndian.Uint32(b[4:]), Port: ^binary.BigEndian.Uint16(b[2:])}
 		b = b[originLen:]
 	}
 	switch {
@@ -77,14 +77,14 @@ func Append(b []byte, m *Message) []byte {
 	if m.Auth != nil {
 		b = m.Auth.append(b)
 	}
-	if m.Origin != (Mapping{}) {
+	if m.Origin != (header.Mapping{}) {
 		b = AppendOrigin(b, m.Origin)
 	}
 	return append(append(b, m.Packet...), m.Trailers...)
 }
 
 // AppendOrigin appends an origin indication (RFC 4380 section 5.1.1).
-func AppendOrigin(b []byte, from Mapping) []byte {
+func AppendOrigin(b []byte, from header.Mapping) []byte {
 	b = binary.BigEndian.AppendUint16(append(b, 0, 0), ^from.Port)
 	return binary.BigEndian.AppendUint32(b, ^from.Addr)
 }
@@ -127,7 +127,7 @@ func (m *Message) readTrailers() error {
 		case kind == trailerAlternate && len(v) >= 8 && len(v) <= 26 && (len(v)-2)%6 == 0:
 			m.count = 0
 			for v = v[2:]; len(v) > 0; v = v[6:] {
-				m.others[m.count] = Mapping{binary.BigEndian.Uint32(v), binary.BigEndian.Uint16(v[4:])}
+				m.others[m.count] = header.Mapping{Addr: binary.BigEndian.Uint32(v), Port: binary.BigEndian.Uint16(v[4:])}
 				m.count++
 			}
 		case kind == trailerDiscovery && len(v) == 4 && v[0] == discoverySolicit:
@@ -143,7 +143,7 @@ func (m *Message) readTrailers() error {
 func (m *Message) Nonce() (nonce uint32, ok bool) { return m.nonce, m.flags&hasNonce != 0 }
 
 // Alternates returns further addresses of the sender, inside its NAT (RFC 6081 section 4.3).
-func (m *Message) Alternates() []Mapping { return m.others[:m.count] }
+func (m *Message) Alternates() []header.Mapping { return m.others[:m.count] }
 
 // Solicits reports whether the sender asks for a bubble in return (RFC 6081 section 4.4).
 func (m *Message) Solicits() bool { return m.flags&hasSolicit != 0 }
@@ -155,7 +155,7 @@ func AppendNonce(b []byte, nonce uint32) []byte {
 
 // AppendAlternates appends a trailer with other addresses of ours, of which there are one to
 // four.
-func AppendAlternates(b []byte, at []Mapping) []byte {
+func AppendAlternates(b []byte, at []header.Mapping) []byte {
 	b = append(b, trailerAlternate, byte(2+6*len(at)), 0, 0)
 	for _, m := range at {
 		b = binary.BigEndian.AppendUint32(b, m.Addr)

@@ -82,7 +82,7 @@ const (
 
 // AppendAdvertisement appends the router advertisement of a server, which is at a mapping, to
 // the source of a solicitation.
-func AppendAdvertisement(b []byte, at Mapping, to header.Word6) []byte {
+func AppendAdvertisement(b []byte, at header.Mapping, to header.Word6) []byte {
 	m := []byte{advertised, 15: 0}
 	binary.BigEndian.PutUint32(m[12:], retransmit)
 	m = append(m, optPrefix, 4, 64, 0x40) // for addresses, not on-link

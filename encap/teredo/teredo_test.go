@@ -62,8 +62,8 @@ func TestSolicitation(t *testing.T) {
 
 func TestAdvertisement(t *testing.T) {
 	v := payloads(t)
-	server := Mapping{0x4136e378, Port}
-	m := Message{Auth: &Auth{Nonce: 0x0102030405060708}, Origin: Mapping{0xc000022d, 40000}, Packet: AppendAdvertisement(nil, server, SolicitationSource)}
+	server := header.Mapping{Addr: 0x4136e378, Port: Port}
+	m := Message{Auth: &Auth{Nonce: 0x0102030405060708}, Origin: header.Mapping{Addr: 0xc000022d, Port: 40000}, Packet: AppendAdvertisement(nil, server, SolicitationSource)}
 	if got := Append(nil, &m); !bytes.Equal(got, v["TEREDO-2"]) {
 		t.Errorf("%x\n%x", got, v["TEREDO-2"])
 	}
@@ -81,7 +81,7 @@ func TestAdvertisement(t *testing.T) {
 
 func TestBubbles(t *testing.T) {
 	v := payloads(t)
-	a, b := Address(0x4136e378, Mapping{0xc000022d, 40000}, 0), Address(0x4136e378, Mapping{0xcb007107, 50505}, 0)
+	a, b := Address(0x4136e378, header.Mapping{Addr: 0xc000022d, Port: 40000}, 0), Address(0x4136e378, header.Mapping{Addr: 0xcb007107, Port: 50505}, 0)
 	bubble := AppendBubble(nil, a, b)
 	if !bytes.Equal(bubble, v["TEREDO-3"]) || !IsBubble(bubble) {
 		t.Errorf("%x", bubble)
@@ -105,8 +105,8 @@ func TestBubbles(t *testing.T) {
 }
 
 func TestTrailers(t *testing.T) {
-	bubble := AppendBubble(nil, Address(1, Mapping{1, 1}, 0), Address(1, Mapping{2, 2}, 0))
-	at := []Mapping{{0x0a000005, 50001}, {0x0a000006, 50002}}
+	bubble := AppendBubble(nil, Address(1, header.Mapping{Addr: 1, Port: 1}, 0), Address(1, header.Mapping{Addr: 2, Port: 2}, 0))
+	at := []header.Mapping{{Addr: 0x0a000005, Port: 50001}, {Addr: 0x0a000006, Port: 50002}}
 	for _, k := range []struct {
 		name     string
 		trailers []byte
@@ -160,7 +160,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if got := Append(nil, &m); m.Origin != (Mapping{}) && !bytes.Equal(got, b) { // an origin of zero is not written
+		if got := Append(nil, &m); m.Origin != (header.Mapping{}) && !bytes.Equal(got, b) { // an origin of zero is not written
 			t.Errorf("%x is written as %x", b, got)
 		}
 		Advertisement(m.Packet)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sixfour/encap/agent"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/nd"
@@ -44,11 +45,11 @@ func (Client) NeedsHosts() bool { return false }
 
 // Resolver returns the agent of the client.
 func (m Client) Resolver(at resolve.Site) (resolve.Resolver, error) {
-	b, err := newBase(at)
+	b, err := agent.NewBase("teredo", at)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{links: links{base: b, peers: newTable(maxClientPeers)}, qualification: qualification{port: m.Port}}
+	c := &client{links: links{Base: b, peers: newTable(maxClientPeers)}, qualification: qualification{port: m.Port}}
 	for i, h := range m.Hosts() {
 		addrs := []netip.Addr{h.Addr}
 		if !h.Addr.IsValid() {
@@ -66,13 +67,13 @@ func (m Client) Resolver(at resolve.Site) (resolve.Resolver, error) {
 			}
 			return nil, errors.New("teredo: " + h.Name + " has no IPv4 address")
 		}
-		c.servers[i] = word(addrs[at].Unmap())
+		c.servers[i] = agent.Word(addrs[at].Unmap())
 	}
 	if m.Server2 == (resolve.Host{}) {
 		c.servers[1] = c.servers[0] + 1
 	}
 	for i := range c.servers {
-		if s := c.servers[i]; s != 0 && !b.reachable(teredo.Mapping{Addr: s, Port: teredo.Port}) {
+		if s := c.servers[i]; s != 0 && !b.Reachable(header.Mapping{Addr: s, Port: teredo.Port}) {
 			return nil, errors.New("teredo: the server's address " + c.server(i).AddrPort().Addr().String() + " is not that of another host on the Internet")
 		}
 	}
@@ -93,13 +94,13 @@ type client struct {
 // self is what a qualified client knows of itself.
 type self struct {
 	addr      header.Word6
-	mapped    teredo.Mapping
+	mapped    header.Mapping
 	symmetric bool
 	until     time.Time // when the address expires, if it is not confirmed until then
 }
 
-func (c *client) server(i int) teredo.Mapping {
-	return teredo.Mapping{Addr: c.servers[i], Port: teredo.Port}
+func (c *client) server(i int) header.Mapping {
+	return header.Mapping{Addr: c.servers[i], Port: teredo.Port}
 }
 
 func (c *client) To(inner []byte) (resolve.Endpoint, drop.Reason) {
@@ -115,7 +116,7 @@ func (c *client) To(inner []byte) (resolve.Endpoint, drop.Reason) {
 		return resolve.Endpoint{}, drop.Spoof
 	case dst == me.addr:
 		return resolve.Endpoint{}, drop.Loop
-	case teredo.Is(dst) && !c.reachable(teredo.ClientOf(dst)), !teredo.Is(dst) && !isGlobal(dst):
+	case teredo.Is(dst) && !c.Reachable(teredo.ClientOf(dst)), !teredo.Is(dst) && !isGlobal(dst):
 		return resolve.Endpoint{}, drop.Martian
 	}
 	return c.link(dst)
@@ -125,7 +126,7 @@ func (c *client) To(inner []byte) (resolve.Endpoint, drop.Reason) {
 // the outer source, and from others for Receive, which drops them if they do not answer a test
 // (RFC 4380 section 5.2.3).
 func (c *client) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
-	ip, m, me := header.IPv6(inner), mapping(from), c.self.Load()
+	ip, m, me := header.IPv6(inner), agent.MappingOf(from), c.self.Load()
 	src := header.ReadWord6(ip.Source())
 	switch {
 	case me == nil:
@@ -135,10 +136,10 @@ func (c *client) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
 	case src == me.addr:
 		return drop.OwnSource
 	}
-	if why := c.source(m); why != drop.None {
+	if why := c.Source(m); why != drop.None {
 		return why
 	}
-	p := c.peers.find(src)
+	p := c.peers.Find(src)
 	switch {
 	case p != nil && p.is(m):
 		p.hears()
@@ -170,7 +171,7 @@ func (c *client) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 	again = nd.Earlier(again, c.advance(now, func(p *peer) bool { return c.question(p) }))
 	lost := c.peers.lost
 	c.peers.lost = 0
-	return c.take(), lost, again
+	return c.Take(), lost, again
 }
 
 // question sends bubbles to a Teredo peer, or a connectivity test to a native one.
@@ -180,7 +181,7 @@ func (c *client) question(p *peer) bool {
 		return false
 	}
 	if !teredo.Is(p.addr) {
-		c.send(c.server(0), teredo.AppendTest(nil, me.addr, p.addr, p.test))
+		c.Send(c.server(0), teredo.AppendTest(nil, me.addr, p.addr, p.test))
 		return true
 	}
 	// RFC 6081 has the nonce in a trailer; clients that do not know trailers answer to the
@@ -196,7 +197,7 @@ func (c *client) question(p *peer) bool {
 func (c *client) trailers(p *peer, me *self) []byte {
 	b := teredo.AppendNonce(nil, p.trailer())
 	if teredo.ClientOf(p.addr).Addr == me.mapped.Addr {
-		b = teredo.AppendAlternates(b, []teredo.Mapping{{Addr: c.local, Port: c.port}})
+		b = teredo.AppendAlternates(b, []header.Mapping{{Addr: c.Local, Port: c.port}})
 	}
 	return b
 }

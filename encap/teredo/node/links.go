@@ -3,6 +3,7 @@ package node
 import (
 	"time"
 
+	"sixfour/encap/agent"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/nd"
@@ -15,7 +16,7 @@ const maxAsking = 64
 
 // links finds the mappings of peers, for clients and relays.
 type links struct {
-	base
+	agent.Base
 	peers *table
 	asked []*peer // those with asking set
 	sweep time.Time
@@ -23,7 +24,7 @@ type links struct {
 
 // link returns where packets to a peer go.
 func (l *links) link(dst header.Word6) (resolve.Endpoint, drop.Reason) {
-	p := l.peers.find(dst)
+	p := l.peers.Find(dst)
 	if p == nil {
 		return resolve.Endpoint{}, drop.Unresolved
 	}
@@ -34,7 +35,7 @@ func (l *links) link(dst header.Word6) (resolve.Endpoint, drop.Reason) {
 	if v == 0 {
 		return resolve.Endpoint{}, drop.Unresolved
 	}
-	return endpoint(unpack(v)), drop.None
+	return agent.Endpoint(unpack(v)), drop.None
 }
 
 // hears notes that a packet of a peer has arrived.
@@ -59,7 +60,7 @@ func (l *links) holdFor(dst header.Word6, pkt []byte, now time.Time) bool {
 		return false
 	}
 	if v := p.link.Load(); v != 0 { // it has just become known
-		return l.forward(unpack(v), append([]byte(nil), pkt...))
+		return l.Forward(unpack(v), append([]byte(nil), pkt...))
 	}
 	if teredo.Is(dst) && !p.asking && p.spent(now) || !l.peers.hold(p, pkt) {
 		return false
@@ -69,10 +70,10 @@ func (l *links) holdFor(dst header.Word6, pkt []byte, now time.Time) bool {
 }
 
 // found makes packets to a peer go to a mapping, and sends those that were held.
-func (l *links) found(p *peer, at teredo.Mapping, now time.Time) {
+func (l *links) found(p *peer, at header.Mapping, now time.Time) {
 	p.trust(at, now)
 	for _, pkt := range l.peers.take(p) {
-		if !l.forward(at, pkt) {
+		if !l.Forward(at, pkt) {
 			l.peers.lost++
 		}
 	}
@@ -107,7 +108,7 @@ func (l *links) advance(now time.Time, send func(p *peer) bool) (again time.Time
 	}
 	clear(l.asked[len(still):])
 	l.asked = still
-	if l.peers.count > 0 {
+	if l.peers.Len() > 0 {
 		if !l.sweep.After(now) {
 			l.sweep = now.Add(sweepInterval)
 			l.age(now)
@@ -166,7 +167,7 @@ func (l *links) wants(b []byte) bool {
 		return true
 	}
 	ip := header.IPv6(b)
-	p := l.peers.find(header.ReadWord6(ip.Source()))
+	p := l.peers.Find(header.ReadWord6(ip.Source()))
 	return p == nil || p.link.Load() == 0 || p.answers(ip)
 }
 
@@ -183,14 +184,14 @@ func (p *peer) answers(ip header.IPv6) bool {
 // its server. It returns false if neither may be sent.
 func (l *links) bubbles(p *peer, src header.Word6, trailers []byte, direct bool) bool {
 	b := append(teredo.AppendBubble(nil, src, p.addr), trailers...)
-	to, server := teredo.ClientOf(p.addr), teredo.Mapping{Addr: teredo.ServerOf(p.addr), Port: teredo.Port}
-	if !l.reachable(server) || !l.reachable(to) {
+	to, server := teredo.ClientOf(p.addr), header.Mapping{Addr: teredo.ServerOf(p.addr), Port: teredo.Port}
+	if !l.Reachable(server) || !l.Reachable(to) {
 		return false
 	}
 	if direct {
-		l.send(to, b)
+		l.Send(to, b)
 	}
-	l.send(server, b)
+	l.Send(server, b)
 	return true
 }
 

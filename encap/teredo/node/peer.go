@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sixfour/encap/agent"
 	"sixfour/encap/header"
 	"sixfour/encap/teredo"
 )
@@ -51,15 +52,15 @@ type echo struct {
 	ok    bool
 }
 
-func pack(m teredo.Mapping) uint64 { return uint64(m.Addr)<<16 | uint64(m.Port) }
+func pack(m header.Mapping) uint64 { return uint64(m.Addr)<<16 | uint64(m.Port) }
 
-func unpack(v uint64) teredo.Mapping { return teredo.Mapping{Addr: uint32(v >> 16), Port: uint16(v)} }
+func unpack(v uint64) header.Mapping { return header.Mapping{Addr: uint32(v >> 16), Port: uint16(v)} }
 
 // is reports whether the peer is trusted at a mapping.
-func (p *peer) is(at teredo.Mapping) bool { return p.link.Load() == pack(at) }
+func (p *peer) is(at header.Mapping) bool { return p.link.Load() == pack(at) }
 
 // trust makes packets to the peer go to a mapping.
-func (p *peer) trust(at teredo.Mapping, now time.Time) {
+func (p *peer) trust(at header.Mapping, now time.Time) {
 	p.link.Store(pack(at))
 	p.last, p.asking, p.tries, p.sent = now, false, 0, 0
 	p.moved.Store(false)
@@ -76,88 +77,45 @@ func (p *peer) spent(now time.Time) bool {
 
 func (p *peer) sending(now time.Time) { p.sent, p.lastSent = p.sent+1, now }
 
-// table has a bounded number of peers. It may be read while one goroutine changes it.
+// table has a bounded number of peers.
 type table struct {
-	sets  [][ways]atomic.Pointer[peer]
-	seed  [2]uint64
-	count int
-	held  int // packets in all queues
-	lost  int // packets that were given up since the last Next
+	*agent.Table[peer]
+	held int // packets in all queues
+	lost int // packets that were given up since the last Next
 }
-
-const ways = 8
 
 // newTable returns a table for n peers, a power of two.
-func newTable(n int) *table {
-	return &table{sets: make([][ways]atomic.Pointer[peer], n/ways), seed: [2]uint64{rand.Uint64(), rand.Uint64()}}
-}
-
-// set returns the place for peers with an address. The seed keeps others from choosing
-// addresses with the same place.
-func (t *table) set(a header.Word6) *[ways]atomic.Pointer[peer] {
-	h := (a.Hi ^ t.seed[0]) * 0x9e3779b97f4a7c15
-	h = (h ^ h>>29 ^ a.Lo ^ t.seed[1]) * 0xbf58476d1ce4e5b9
-	h = (h ^ h>>32) * 0x94d049bb133111eb
-	return &t.sets[(h>>32)&uint64(len(t.sets)-1)]
-}
-
-// find returns a peer; nil: it is not known.
-func (t *table) find(a header.Word6) *peer {
-	set := t.set(a)
-	for i := range set {
-		if p := set[i].Load(); p != nil && p.addr == a {
-			return p
-		}
-	}
-	return nil
-}
+func newTable(n int) *table { return &table{Table: agent.NewTable[peer](n)} }
 
 // add returns a peer, and makes it if it is not known. A new one takes the place of the one
 // that was not heard of for longest, if that is neither in use nor trusted; otherwise the
 // result is nil.
 func (t *table) add(a header.Word6, now time.Time) *peer {
-	if p := t.find(a); p != nil {
+	if p := t.Find(a); p != nil {
 		return p
 	}
-	set := t.set(a)
-	at := -1
-	for i := range set {
-		p := set[i].Load()
-		if p == nil {
-			at = i
-			break
-		}
-		if p.link.Load() == 0 && !p.asking && len(p.queue) == 0 && p.sent < bubbleMost && (at < 0 || p.last.Before(set[at].Load().last)) {
-			at = i
+	begin := func(p *peer) {
+		p.addr, p.last, p.nonce = a, now, rand.Uint64()
+		for i := range 2 {
+			for j, v := 0, rand.Uint64(); j < 8; j, v = j+1, v>>8 {
+				p.test[8*i+j] = byte(v)
+			}
 		}
 	}
-	if at < 0 {
-		return nil
-	}
-	if set[at].Load() == nil {
-		t.count++
-	}
-	p := &peer{addr: a, last: now, nonce: rand.Uint64()}
-	for i := range 2 {
-		for j, v := 0, rand.Uint64(); j < 8; j, v = j+1, v>>8 {
-			p.test[8*i+j] = byte(v)
-		}
-	}
-	set[at].Store(p)
-	return p
+	return t.Add(a, begin, func(p *peer) bool {
+		return p.link.Load() == 0 && !p.asking && len(p.queue) == 0 && p.sent < bubbleMost
+	}, func(p, q *peer) bool { return p.last.Before(q.last) })
 }
 
 // all calls f for each peer; if f returns false, the peer is removed.
 func (t *table) all(f func(p *peer) (keep bool)) {
-	for i := range t.sets {
-		for j := range t.sets[i] {
-			if p := t.sets[i][j].Load(); p != nil && !f(p) {
-				t.giveUp(p)
-				t.sets[i][j].Store(nil)
-				t.count--
-			}
+	t.All(func(p *peer) bool {
+		keep := f(p)
+		if !keep {
+			t.giveUp(p)
 		}
-	}
+		return keep
+	})
 }
 
 // hold keeps a copy of a packet for a peer, and reports whether there was room.

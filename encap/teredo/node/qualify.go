@@ -42,7 +42,7 @@ type qualification struct {
 	tries   int
 	next    time.Time
 	nonce   uint64         // in the last solicitation
-	first   teredo.Mapping // that the server sees at its first address
+	first   header.Mapping // that the server sees at its first address
 	flags   uint16         // of the address, as long as the mapping stays
 	contact time.Time      // when the server was last heard of
 }
@@ -83,7 +83,7 @@ func (c *client) qualify(now time.Time) time.Time {
 		to = 1
 	}
 	m := teredo.Message{Auth: &teredo.Auth{Nonce: c.nonce}, Packet: teredo.AppendSolicitation(nil)}
-	c.send(c.server(to), teredo.Append(nil, &m))
+	c.Send(c.server(to), teredo.Append(nil, &m))
 	return c.next
 }
 
@@ -101,14 +101,14 @@ func (c *client) lose() {
 }
 
 // advertised handles a router advertisement of the server.
-func (c *client) advertised(m *teredo.Message, from teredo.Mapping, now time.Time) drop.Reason {
+func (c *client) advertised(m *teredo.Message, from header.Mapping, now time.Time) drop.Reason {
 	at := 0
 	if c.phase == asksSecond {
 		at = 1
 	}
 	server, ok := teredo.Advertisement(m.Packet)
 	switch {
-	case !ok, server != c.servers[0] && server != c.servers[at], header.ReadWord6(m.Packet.Dest()) != teredo.SolicitationSource, m.Origin == (teredo.Mapping{}):
+	case !ok, server != c.servers[0] && server != c.servers[at], header.ReadWord6(m.Packet.Dest()) != teredo.SolicitationSource, m.Origin == (header.Mapping{}):
 		return drop.Martian
 	case c.tries == 0, from != c.server(at), m.Auth == nil, m.Auth.Nonce != c.nonce, m.Auth.Confirmation != 0, c.phase == qualified, c.phase == offline:
 		return drop.Spoof

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"slices"
 	"time"
 
 	"sixfour/encap/drop"
@@ -12,16 +11,16 @@ import (
 // Receive handles advertisements, bubbles, answers to tests and the first packets of peers.
 func (c *client) Receive(o header.Outer, b []byte, now time.Time) (done bool) {
 	var data bool
-	data, c.why = c.receive(teredo.MappingOf(o.From), b, now)
+	data, c.Why = c.receive(header.MappingOf(o.From), b, now)
 	return !data
 }
 
-func (c *client) receive(from teredo.Mapping, b []byte, now time.Time) (data bool, why drop.Reason) {
+func (c *client) receive(from header.Mapping, b []byte, now time.Time) (data bool, why drop.Reason) {
 	m, err := teredo.Parse(b)
 	if err != nil {
 		return false, drop.LyingLength
 	}
-	if why := c.source(from); why != drop.None {
+	if why := c.Source(from); why != drop.None {
 		return false, why
 	}
 	fromServer := from == c.server(0) || from == c.server(1)
@@ -33,7 +32,7 @@ func (c *client) receive(from teredo.Mapping, b []byte, now time.Time) (data boo
 		return false, c.advertised(&m, from, now)
 	case me == nil, !teredo.IsBubble(m.Packet), src == me.addr:
 		return false, drop.NoPeer
-	case fromServer && m.Origin != (teredo.Mapping{}) && dst == me.addr:
+	case fromServer && m.Origin != (header.Mapping{}) && dst == me.addr:
 		c.contact = now
 		return false, c.indirect(&m, me, now)
 	default:
@@ -44,9 +43,9 @@ func (c *client) receive(from teredo.Mapping, b []byte, now time.Time) (data boo
 // firstOf handles a packet of a peer that is not trusted. One of a Teredo peer is delivered,
 // because From has compared its mapping. One of a native host is dropped, unless it answers
 // the connectivity test: it may be forged, and a test is sent.
-func (c *client) firstOf(m *teredo.Message, from teredo.Mapping, now time.Time) (data bool, why drop.Reason) {
+func (c *client) firstOf(m *teredo.Message, from header.Mapping, now time.Time) (data bool, why drop.Reason) {
 	src := header.ReadWord6(m.Packet.Source())
-	switch p := c.peers.find(src); {
+	switch p := c.peers.Find(src); {
 	case teredo.Is(src):
 		if teredo.ClientOf(src) != from {
 			return false, drop.Spoof
@@ -73,19 +72,19 @@ func (c *client) firstOf(m *teredo.Message, from teredo.Mapping, now time.Time) 
 // from, to the source of the bubble, which may be a nonce, and makes our NAT let the peer's
 // packets in.
 func (c *client) indirect(m *teredo.Message, me *self, now time.Time) drop.Reason {
-	if !c.reachable(m.Origin) {
+	if !c.Reachable(m.Origin) {
 		return drop.Martian
 	}
 	src := header.ReadWord6(m.Packet.Source())
 	answer := c.answer(m, me)
-	c.send(m.Origin, answer)
+	c.Send(m.Origin, answer)
 	if !teredo.Is(src) {
 		return drop.None
 	}
 	if teredo.ClientOf(src).Addr == me.mapped.Addr { // behind our NAT, which may not pass packets from inside to its own address
 		for _, at := range m.Alternates() {
-			if c.source(at) == drop.None && !slices.Contains(c.own, at.Addr) {
-				c.send(at, answer)
+			if c.Source(at) == drop.None && !c.Owns(at.Addr) {
+				c.Send(at, answer)
 			}
 		}
 	}
@@ -115,16 +114,16 @@ func (c *client) answer(m *teredo.Message, me *self) []byte {
 
 // direct handles a bubble that came from its sender. It makes a Teredo peer trusted if its
 // address has the mapping from which it came, or if it has our nonce.
-func (c *client) direct(m *teredo.Message, me *self, from teredo.Mapping, now time.Time) drop.Reason {
+func (c *client) direct(m *teredo.Message, me *self, from header.Mapping, now time.Time) drop.Reason {
 	src, dst := header.ReadWord6(m.Packet.Source()), header.ReadWord6(m.Packet.Dest())
 	if header.IsLinkLocal(src) && dst == me.addr { // the peer asks: its nonce is the source
-		if !c.reachable(from) {
+		if !c.Reachable(from) {
 			return drop.Martian
 		}
-		c.send(from, c.answer(m, me))
+		c.Send(from, c.answer(m, me))
 		return drop.None
 	}
-	p := c.peers.find(src)
+	p := c.peers.Find(src)
 	known := p != nil && p.matches(m)
 	switch {
 	case !teredo.Is(src), dst != me.addr && !known:
@@ -148,7 +147,7 @@ func (c *client) direct(m *teredo.Message, me *self, from teredo.Mapping, now ti
 		if p.echo.ok {
 			b = teredo.AppendNonce(b, p.echo.nonce)
 		}
-		c.send(from, b)
+		c.Send(from, b)
 	}
 	return drop.None
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"sixfour/encap/agent"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
@@ -29,14 +30,14 @@ func (Relay) Hosts() []resolve.Host { return nil }
 
 // Resolver returns the agent of the relay.
 func (m Relay) Resolver(at resolve.Site) (resolve.Resolver, error) {
-	b, err := newBase(at)
+	b, err := agent.NewBase("teredo", at)
 	if err != nil {
 		return nil, err
 	}
 	if len(m.Prefixes) == 0 {
 		return nil, errors.New("teredo: a relay serves the hosts in a prefix: set prefix to it, such as this host's own address")
 	}
-	return &relayNode{links: links{base: b, peers: newTable(maxRelayPeers)}, serves: header.Prefixes6(m.Prefixes)}, nil
+	return &relayNode{links: links{Base: b, peers: newTable(maxRelayPeers)}, serves: header.Prefixes6(m.Prefixes)}, nil
 }
 
 type relayNode struct {
@@ -52,7 +53,7 @@ func (r *relayNode) To(inner []byte) (resolve.Endpoint, drop.Reason) {
 		return resolve.Endpoint{}, drop.NoPeer
 	case !header.Within(r.serves, header.ReadWord6(ip.Source())):
 		return resolve.Endpoint{}, drop.Spoof
-	case !r.reachable(teredo.ClientOf(dst)):
+	case !r.Reachable(teredo.ClientOf(dst)):
 		return resolve.Endpoint{}, drop.Martian
 	}
 	return r.link(dst)
@@ -61,15 +62,15 @@ func (r *relayNode) To(inner []byte) (resolve.Endpoint, drop.Reason) {
 // From accepts packets of clients to which the relay has sent something, for the hosts that it
 // serves (RFC 4380 section 5.4.2).
 func (r *relayNode) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
-	ip, m := header.IPv6(inner), mapping(from)
+	ip, m := header.IPv6(inner), agent.MappingOf(from)
 	src, dst := header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
-	if why := r.source(m); why != drop.None {
+	if why := r.Source(m); why != drop.None {
 		return why
 	}
 	if !header.Within(r.serves, dst) {
 		return drop.NoPeer
 	}
-	p := r.peers.find(src)
+	p := r.peers.Find(src)
 	if p == nil || !teredo.Is(src) || !p.is(m) && teredo.ClientOf(src) != m {
 		return drop.Spoof
 	}
@@ -82,20 +83,20 @@ func (r *relayNode) Wants(inner []byte) bool { return r.wants(inner) }
 // Receive makes clients trusted whose bubbles or packets arrive as they must.
 func (r *relayNode) Receive(o header.Outer, b []byte, now time.Time) (done bool) {
 	var data bool
-	data, r.why = r.receive(teredo.MappingOf(o.From), b, now)
+	data, r.Why = r.receive(header.MappingOf(o.From), b, now)
 	return !data
 }
 
-func (r *relayNode) receive(from teredo.Mapping, b []byte, now time.Time) (data bool, why drop.Reason) {
+func (r *relayNode) receive(from header.Mapping, b []byte, now time.Time) (data bool, why drop.Reason) {
 	m, err := teredo.Parse(b)
 	if err != nil {
 		return false, drop.LyingLength
 	}
 	src, dst := header.ReadWord6(m.Packet.Source()), header.ReadWord6(m.Packet.Dest())
-	if why := r.source(from); why != drop.None {
+	if why := r.Source(from); why != drop.None {
 		return false, why
 	}
-	p := r.peers.find(src)
+	p := r.peers.Find(src)
 	if p == nil || !teredo.Is(src) {
 		return false, drop.Spoof
 	}
@@ -122,7 +123,7 @@ func (r *relayNode) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 	})
 	lost := r.peers.lost
 	r.peers.lost = 0
-	return r.take(), lost, again
+	return r.Take(), lost, again
 }
 
 // Learnt returns the MTU of the link.

@@ -3,9 +3,9 @@ package node
 import (
 	"errors"
 	"net/netip"
-	"slices"
 	"time"
 
+	"sixfour/encap/agent"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
@@ -31,7 +31,7 @@ func (Server) Hosts() []resolve.Host { return nil }
 
 // Resolver returns the agent of the server.
 func (m Server) Resolver(at resolve.Site) (resolve.Resolver, error) {
-	b, err := newBase(at)
+	b, err := agent.NewBase("teredo", at)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func (m Server) Resolver(at resolve.Site) (resolve.Resolver, error) {
 		switch {
 		case !a.Is4():
 			return nil, errors.New("teredo: a server has two IPv4 addresses: set bind to them")
-		case resolve.Martian4(word(a), at.Strict):
+		case resolve.Martian4(agent.Word(a), at.Strict):
 			return nil, errors.New("teredo: bind has " + a.String() + ", which is not global, so that no client on the Internet can reach it")
 		}
 	}
@@ -49,13 +49,13 @@ func (m Server) Resolver(at resolve.Site) (resolve.Resolver, error) {
 	case m.Bind[0] != at.Local:
 		return nil, errors.New("teredo: local must be the first address in bind, which is " + m.Bind[0].String())
 	}
-	s := &server{base: b, bind: [2]uint32{word(m.Bind[0]), word(m.Bind[1])}, second: m.Bind[1]}
-	s.own = append(s.own, s.bind[:]...)
+	s := &server{Base: b, bind: [2]uint32{agent.Word(m.Bind[0]), agent.Word(m.Bind[1])}, second: m.Bind[1]}
+	s.Own(s.bind[:]...)
 	return s, nil
 }
 
 type server struct {
-	base
+	agent.Base
 	bind   [2]uint32
 	second netip.Addr
 }
@@ -69,10 +69,10 @@ func (s *server) To([]byte) (resolve.Endpoint, drop.Reason) { return resolve.End
 // From accepts ICMPv6 packets from clients of this server, whose mapping is the outer source,
 // and ICMPv6 packets for them.
 func (s *server) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
-	ip, m := header.IPv6(inner), mapping(from)
+	ip, m := header.IPv6(inner), agent.MappingOf(from)
 	src, dst := header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
 	switch {
-	case !s.reachable(m):
+	case !s.Reachable(m):
 		return drop.Martian
 	case ip.NextHeader() != header.ICMPv6:
 		return drop.NoPeer
@@ -81,7 +81,7 @@ func (s *server) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
 }
 
 // mayPass checks the addresses of a packet that is to be passed on (RFC 4380 section 5.3.1).
-func (s *server) mayPass(src, dst header.Word6, from teredo.Mapping) drop.Reason {
+func (s *server) mayPass(src, dst header.Word6, from header.Mapping) drop.Reason {
 	switch {
 	case !teredo.Is(dst) && !isGlobal(dst):
 		return drop.Martian
@@ -98,9 +98,9 @@ func (s *server) mayPass(src, dst header.Word6, from teredo.Mapping) drop.Reason
 // leads checks whether packets to a destination may leave.
 func (s *server) leads(dst header.Word6) drop.Reason {
 	switch at := teredo.ClientOf(dst); {
-	case !teredo.Is(dst), s.reachable(at):
+	case !teredo.Is(dst), s.Reachable(at):
 		return drop.None
-	case slices.Contains(s.own, at.Addr):
+	case s.Owns(at.Addr):
 		return drop.Loop
 	}
 	return drop.Martian
@@ -115,13 +115,13 @@ func (s *server) Wants(inner []byte) bool {
 
 // Receive answers solicitations, and passes on what is for clients.
 func (s *server) Receive(o header.Outer, b []byte, _ time.Time) (done bool) {
-	s.why = s.receive(o, b)
+	s.Why = s.receive(o, b)
 	return true
 }
 
 func (s *server) receive(o header.Outer, b []byte) drop.Reason {
-	from := teredo.MappingOf(o.From)
-	if !s.reachable(from) {
+	from := header.MappingOf(o.From)
+	if !s.Reachable(from) {
 		return drop.Martian
 	}
 	m, err := teredo.Parse(b)
@@ -146,31 +146,32 @@ func (s *server) receive(o header.Outer, b []byte) drop.Reason {
 	if s.serves(dst) {
 		payload = teredo.AppendOrigin(nil, from)
 	}
-	s.send(teredo.ClientOf(dst), append(append(payload, m.Packet...), m.Trailers...))
+	s.Send(teredo.ClientOf(dst), append(append(payload, m.Packet...), m.Trailers...))
 	return drop.None
 }
 
 // advertise answers a solicitation that arrived at an address of ours. If the client has the
 // cone bit, the answer comes from the other address, because it would show that any host can
 // reach the client.
-func (s *server) advertise(m *teredo.Message, from teredo.Mapping, at netip.Addr, to header.Word6, cone bool) {
+func (s *server) advertise(m *teredo.Message, from header.Mapping, at netip.Addr, to header.Word6, cone bool) {
 	first := at != s.second
-	server := teredo.Mapping{Addr: s.bind[0], Port: teredo.Port}
+	server := header.Mapping{Addr: s.bind[0], Port: teredo.Port}
 	a := teredo.Message{Origin: from, Packet: teredo.AppendAdvertisement(nil, server, to)}
 	if m.Auth != nil {
 		a.Auth = &teredo.Auth{Nonce: m.Auth.Nonce}
 	}
-	s.send(from, teredo.Append(nil, &a))
-	if n := len(s.out); first == cone && n > 0 {
-		s.out[n-1].From = s.second
+	var source netip.Addr // local
+	if first == cone {
+		source = s.second
 	}
+	s.SendFrom(source, from, teredo.Append(nil, &a))
 }
 
 // Hold keeps nothing: a server sends no packets of the interface.
 func (s *server) Hold([]byte, time.Time) bool { return false }
 
 // Next returns what is to be passed on.
-func (s *server) Next(time.Time) ([]resolve.Message, int, time.Time) { return s.take(), 0, time.Time{} }
+func (s *server) Next(time.Time) ([]resolve.Message, int, time.Time) { return s.Take(), 0, time.Time{} }
 
 // Learnt returns the MTU of the link.
 func (s *server) Learnt() resolve.Learnt { return resolve.Learnt{MTU: teredo.MTU} }

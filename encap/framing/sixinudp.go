@@ -1,0 +1,63 @@
+package framing
+
+import (
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/teredo"
+)
+
+// TeredoPort is the port of Teredo servers.
+const TeredoPort = teredo.Port
+
+// SixInUDP is the framing of mechanisms whose nodes find each other's ports, such as Teredo and
+// 6bed4: an IPv6 packet follows a UDP header. What else follows it, such as bubbles and
+// packets of the link itself, is a control message. Packets from any port are received.
+type SixInUDP struct {
+	Local      uint16 // our port
+	Keepalives bool   // a datagram without payload is a control message, too
+}
+
+// Properties returns the properties of the headers.
+func (f SixInUDP) Properties() Properties {
+	p := f.fou()
+	return p.properties(header.UDPLen)
+}
+
+func (f SixInUDP) fou() FOU { return FOU{Local: f.Local, Version: 6} }
+
+// Matches reports whether a UDP header has our port.
+func (f SixInUDP) Matches(b []byte) bool { return f.fou().Matches(b) }
+
+// Codec returns the codec for the headers.
+func (f SixInUDP) Codec(s *State) Codec {
+	return &sixInUDPCodec{fouCodec{newUDPCodec(f.fou(), header.UDPLen, s)}, f.Keepalives}
+}
+
+type sixInUDPCodec struct {
+	fouCodec
+	keepalives bool
+}
+
+// Open removes the UDP header, and verifies its checksum.
+func (c *sixInUDPCodec) Open(pkt []byte, at int) (inner []byte, version int, r drop.Reason) {
+	b, r := openUDP(pkt, at, c.ports())
+	if r != drop.None {
+		return nil, 0, r
+	}
+	return c.dataOrControl(b)
+}
+
+// OpenDatagram tells packets from control messages.
+func (c *sixInUDPCodec) OpenDatagram(b []byte, _ header.Outer) (inner []byte, version int, r drop.Reason) {
+	return c.dataOrControl(b)
+}
+
+func (c *sixInUDPCodec) dataOrControl(b []byte) (inner []byte, version int, r drop.Reason) {
+	switch {
+	case len(b) == 0 && !c.keepalives:
+		return nil, 0, drop.Truncated
+	case teredo.IsData(b):
+		return b, 6, drop.None
+	}
+	return b, 6, drop.UnknownProtocol
+}
