@@ -3,11 +3,15 @@ package framing
 import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/encap/sixbed4"
 	"sixfour/encap/teredo"
 )
 
-// TeredoPort is the port of Teredo servers.
-const TeredoPort = teredo.Port
+// The ports of Teredo servers and of 6bed4 routers.
+const (
+	TeredoPort  = teredo.Port
+	SixBed4Port = sixbed4.Port
+)
 
 // SixInUDP is the framing of mechanisms whose nodes find each other's ports, such as Teredo and
 // 6bed4: an IPv6 packet follows a UDP header. What else follows it, such as bubbles and

@@ -39,6 +39,7 @@ type outerKey struct {
 type automatic struct {
 	mode  string
 	local netip.Addr
+	port  uint16
 }
 
 // check reports what two tunnels cannot have in common.
@@ -62,7 +63,7 @@ func (n *neighbours) check(r *problem.Report, d *draft) {
 	switch {
 	case local.key != "" && !local.readable, local.key == "" && len(d.paths) == 0, d.state.Bad["path"]:
 	case l.mechanism != nil:
-		a := automatic{l.mode, local.Addr}
+		a := automatic{l.mode, local.Addr, l.kind.With(l.framing()).Properties().Ports.Local}
 		if line, taken := n.automatic[a]; taken {
 			r.Add(local.at, "%s is that of the tunnel of line %d, which is of mode %s, too, so that their packets could not be told apart: give one of them another address", local.key, line, problem.Quote(l.mode))
 		} else {

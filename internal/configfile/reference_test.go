@@ -69,6 +69,10 @@ func bare(k keys.Key) string {
 		tunnel += "mode = \"json\"\nserver = \"192.0.2.2\"\nid = \"a\"\n"
 	case k.Modes == "`teredo`" && k.Name == "bind":
 		tunnel = strings.Replace(tunnel, "local =", "#", 1) + "mode = \"teredo\"\nrole = \"server\"\n"
+	case k.Modes == "`6bed4`" && k.Name == "netid":
+		tunnel += "mode = \"6bed4\"\nrole = \"router\"\n"
+	case k.Modes == "`6bed4`":
+		tunnel += "mode = \"6bed4\"\nrole = \"peer\"\nrouter = \"192.0.2.7\"\n"
 	case k.Modes == "`teredo`":
 		tunnel += "mode = \"teredo\"\nrole = \"client\"\nserver = \"192.0.2.7\"\n"
 	case strings.Contains(k.Modes, "6over4"):

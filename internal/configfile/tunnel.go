@@ -88,7 +88,7 @@ func readTunnel(r *problem.Report, t *tree.Value) *draft {
 			Sums:   make(map[string]uint64, len(t.Table)),
 		},
 	}}
-	mechanism.PresetTeredo(t.Table)
+	mechanism.Preset(t.Table)
 	for name, e := range t.Table {
 		d.Source.Keys[name] = e.At
 		if name != "peer" {

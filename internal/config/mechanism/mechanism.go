@@ -78,12 +78,20 @@ var Rows = []Row{
 	}, plain[resolve.SixOverFour])),
 	outermost("its packets have a UDP header of their own", row(modeTeredo, teredoKeys{}, []tree.Key[*teredoKeys]{
 		{Name: "role", Read: readTeredoRole},
-		{Name: "server", Read: readTeredoHost(func(m *teredoKeys) *config.Host { return &m.server })},
-		{Name: "server2", Read: readTeredoHost(func(m *teredoKeys) *config.Host { return &m.server2 })},
+		{Name: "server", Read: host4(func(m *teredoKeys) *config.Host { return &m.server })},
+		{Name: "server2", Read: host4(func(m *teredoKeys) *config.Host { return &m.server2 })},
 		{Name: "bind", Read: readBind},
 		{Name: "prefix", Read: value.Prefixes(6, func(m *teredoKeys) *[]netip.Prefix { return &m.prefixes })},
-		{Name: "port", Read: readTeredoPort},
+		{Name: "port", Read: port(func(m *teredoKeys) *uint16 { return &m.port })},
 	}, (*teredoKeys).finish)),
+	outermost("its packets have a UDP header of their own", row(mode6bed4, sixBed4{direct: true}, []tree.Key[*sixBed4]{
+		{Name: "role", Read: readRole6bed4},
+		{Name: "router", Read: host4(func(m *sixBed4) *config.Host { return &m.router })},
+		{Name: "netid", Read: readNetID},
+		{Name: "prefix", Read: value.Prefix(6, func(m *sixBed4) *netip.Prefix { return &m.prefix })},
+		{Name: "direct", Read: readDirect},
+		{Name: "port", Read: port(func(m *sixBed4) *uint16 { return &m.port })},
+	}, (*sixBed4).finish)),
 }
 
 // With returns the modes that have a key.

@@ -3,7 +3,6 @@ package mechanism
 import (
 	"hash/maphash"
 	"net/netip"
-	"slices"
 	"strconv"
 
 	"sixfour/encap/resolve"
@@ -35,8 +34,9 @@ func readTeredoRole(r *problem.Report, e tree.Entry, m *teredoKeys) {
 	m.role, _ = value.Word(r, e, "client", "server", "relay")
 }
 
-func readTeredoHost(field func(m *teredoKeys) *config.Host) func(*problem.Report, tree.Entry, *teredoKeys) {
-	return func(r *problem.Report, e tree.Entry, m *teredoKeys) {
+// host4 reads an IPv4 address or a name.
+func host4[M any](field func(M) *config.Host) func(*problem.Report, tree.Entry, M) {
+	return func(r *problem.Report, e tree.Entry, m M) {
 		if h, ok := value.Host(r, e, 4, " or a DNS name"); ok {
 			*field(m) = h
 		}
@@ -56,25 +56,41 @@ func readBind(r *problem.Report, e tree.Entry, m *teredoKeys) {
 	}
 }
 
-func readTeredoPort(r *problem.Report, e tree.Entry, m *teredoKeys) {
-	if n, _, ok := value.Number(r, e, 1, 1<<16-1); ok {
-		m.port = uint16(n)
+// port reads a UDP port.
+func port[M any](field func(M) *uint16) func(*problem.Report, tree.Entry, M) {
+	return func(r *problem.Report, e tree.Entry, m M) {
+		if n, _, ok := value.Number(r, e, 1, 1<<16-1); ok {
+			*field(m) = uint16(n)
+		}
 	}
 }
 
-// PresetTeredo gives a table of mode teredo some keys that it does not have: local is "auto"
-// at a client, and the first address in bind at a server; routes at a relay is the prefix of
-// all clients; and mtu is that of the Teredo link.
-func PresetTeredo(table map[string]tree.Entry) {
-	if table["mode"].Value == nil || table["mode"].Text != modeTeredo || table["role"].Value == nil {
+// presets give a table of a mode keys that it does not have, by its other keys.
+var presets = map[string]func(table map[string]tree.Entry, set func(name string, v tree.Value)){
+	modeTeredo: presetTeredo, mode6bed4: preset6bed4,
+}
+
+// Preset gives a tunnel's table with a role the keys that it does not have, and for which its
+// mode has values.
+func Preset(table map[string]tree.Entry) {
+	role := table["role"]
+	if table["mode"].Value == nil || role.Value == nil {
 		return
 	}
-	role, bind := table["role"], table["bind"]
-	set := func(name string, v tree.Value) {
-		if _, given := table[name]; !given {
-			table[name] = tree.Entry{Name: name, KeyAt: role.KeyAt, Value: &v}
-		}
+	if preset := presets[table["mode"].Text]; preset != nil {
+		preset(table, func(name string, v tree.Value) {
+			if _, given := table[name]; !given {
+				table[name] = tree.Entry{Name: name, KeyAt: role.KeyAt, Value: &v}
+			}
+		})
 	}
+}
+
+// presetTeredo is the part of Preset for mode teredo: local is "auto" at a client, and the
+// first address in bind at a server; routes at a relay is the prefix of all clients; and mtu is
+// that of the Teredo link.
+func presetTeredo(table map[string]tree.Entry, set func(name string, v tree.Value)) {
+	role, bind := table["role"], table["bind"]
 	set("mtu", tree.Value{Kind: tree.Integer, At: role.At, Text: strconv.Itoa(teredo.MTU)})
 	switch {
 	case role.Text == "client":
@@ -88,13 +104,7 @@ func PresetTeredo(table map[string]tree.Entry) {
 
 func (m *teredoKeys) finish(r *problem.Report, t *Tunnel) resolve.Mechanism {
 	t.need(r, "role", `"client", "server" or "relay"`)
-	if m.role != "" {
-		for _, name := range []string{"server", "server2", "bind", "prefix", "port"} {
-			if at, given := t.Values[name]; given && !slices.Contains(rolesOfTeredo[name], m.role) {
-				r.Add(at, "%s contradicts role %q: leave it out, or set role to %s", name, m.role, problem.Alternatives(problem.QuoteAll(rolesOfTeredo[name])))
-			}
-		}
-	}
+	t.checkRole(r, m.role, rolesOfTeredo)
 	if m.port == 0 { // a port that nobody can guess keeps forged packets away (RFC 6169 section 2.4)
 		m.port = uint16(49152 + maphash.String(sumsSeed, m.role+t.Local.String())%16384)
 	}

@@ -1,4 +1,4 @@
-package miredo
+package nats
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package miredo
+package nats
 
 import (
 	"context"
@@ -173,15 +173,15 @@ func (n *internet) command(ns *rig.Namespace, name string, args ...string) {
 	}
 }
 
-// run starts a program that runs until the test ends.
-func (n *internet) run(ns *rig.Namespace, name string, args ...string) {
+// run starts a program that runs until the test ends, or until stop.
+func (n *internet) run(ns *rig.Namespace, name string, args ...string) (stop func()) {
 	n.t.Helper()
 	cmd, out := exec.Command(name, args...), new(rig.Log)
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, out, time.Second // children have the output, too
 	rigtest.Must(n.t, ns.Start(cmd))
 	done := make(chan struct{})
 	go func() { cmd.Wait(); close(done) }() //nolint:errcheck // it is killed
-	n.t.Cleanup(func() {
+	stop = func() {
 		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
 		select {
 		case <-done:
@@ -189,6 +189,9 @@ func (n *internet) run(ns *rig.Namespace, name string, args ...string) {
 			cmd.Process.Kill() //nolint:errcheck // it may have ended
 			<-done
 		}
+	}
+	n.t.Cleanup(func() {
+		stop()
 		if n.t.Failed() {
 			n.t.Logf("%s in %s:\n%s", filepath.Base(name), ns.Name(), out.String())
 		}
@@ -196,15 +199,16 @@ func (n *internet) run(ns *rig.Namespace, name string, args ...string) {
 			n.t.Errorf("panic of %s in %s:\n%s", name, ns.Name(), out.String())
 		}
 	})
+	return stop
 }
 
-// daemon starts sixfourd.
-func (n *internet) daemon(ns *rig.Namespace, config string) {
+// daemon starts sixfourd with a tunnel of a mode. Stop ends it before the test does.
+func (n *internet) daemon(ns *rig.Namespace, mode, config string) (stop func()) {
 	n.t.Helper()
 	dir := n.t.TempDir()
 	socket, file := filepath.Join(dir, "control.sock"), filepath.Join(dir, "sixfour.toml")
-	rigtest.Must(n.t, os.WriteFile(file, []byte(fmt.Sprintf("[control]\nsocket = %q\n[[tunnel]]\nname = \"six0\"\nmode = \"teredo\"\n%s", socket, config)), 0o600))
-	n.run(ns, program, "-config", file)
+	rigtest.Must(n.t, os.WriteFile(file, []byte(fmt.Sprintf("[control]\nsocket = %q\n[[tunnel]]\nname = \"six0\"\nmode = %q\n%s", socket, mode, config)), 0o600))
+	return n.run(ns, program, "-config", file)
 }
 
 func (n *internet) miredo(ns *rig.Namespace, name, config string) {
@@ -222,7 +226,7 @@ func (n *internet) server(w who) {
 		n.miredo(n.s, "miredo-server", "ServerBindAddress 198.51.100.120\nServerBindAddress2 198.51.100.121\n")
 		return
 	}
-	n.daemon(n.s, "role = \"server\"\nbind = [\"198.51.100.120\", \"198.51.100.121\"]\n")
+	n.daemon(n.s, "teredo", "role = \"server\"\nbind = [\"198.51.100.120\", \"198.51.100.121\"]\n")
 }
 
 func (n *internet) relay(w who) {
@@ -231,7 +235,7 @@ func (n *internet) relay(w who) {
 		n.miredo(n.r, "miredo", "RelayType restricted\nInterfaceName teredo\nBindAddress 198.51.100.9\nBindPort 55380\n")
 		return
 	}
-	n.daemon(n.r, "role = \"relay\"\nlocal = \"198.51.100.9\"\nprefix = [\"2001:db8:ff::/64\"]\n")
+	n.daemon(n.r, "teredo", "role = \"relay\"\nlocal = \"198.51.100.9\"\nprefix = [\"2001:db8:ff::/64\"]\n")
 }
 
 // client starts a client, and returns its address.
@@ -242,10 +246,15 @@ func (n *internet) client(w who, ns *rig.Namespace) netip.Addr {
 		dev = "teredo"
 		n.miredo(ns, "miredo", "RelayType client\nInterfaceName teredo\nServerAddress 198.51.100.120\nServerAddress2 198.51.100.121\nBindPort 50001\n")
 	} else {
-		n.daemon(ns, "role = \"client\"\nserver = \"198.51.100.120\"\nport = 50001\n")
+		n.daemon(ns, "teredo", "role = \"client\"\nserver = \"198.51.100.120\"\nport = 50001\n")
 	}
-	var addr netip.Addr
-	eventually(n.t, "the client has an address", func() error {
+	return n.address(ns, dev, "2001::/32")
+}
+
+// address waits until an interface has an address of a prefix.
+func (n *internet) address(ns *rig.Namespace, dev, prefix string) (addr netip.Addr) {
+	n.t.Helper()
+	eventually(n.t, "there is an address of "+prefix, func() error {
 		var out strings.Builder
 		cmd := exec.Command("ip", "-6", "-o", "addr", "show", "scope", "global", "dev", dev)
 		cmd.Stdout = &out
@@ -253,7 +262,7 @@ func (n *internet) client(w who, ns *rig.Namespace) netip.Addr {
 			return err
 		}
 		for _, word := range strings.Fields(out.String()) {
-			if p, err := netip.ParsePrefix(word); err == nil && netip.MustParsePrefix("2001::/32").Contains(p.Addr()) {
+			if p, err := netip.ParsePrefix(word); err == nil && netip.MustParsePrefix(prefix).Contains(p.Addr()) {
 				addr = p.Addr()
 				return nil
 			}
