@@ -157,6 +157,21 @@ type Refuser interface {
 	Refused() drop.Reason
 }
 
+// Qualifier is an Agent that is of use only while a server or router has told it where it is.
+// Mapped returns the address and port that it has there, or why it has none. Both are zero
+// before the first answer is late.
+type Qualifier interface {
+	Agent
+	Mapped() (at netip.AddrPort, why string)
+}
+
+// Busy is an Agent that serves many nodes. PerSecond is how many messages in a second it can
+// be passed; others are passed a thousand.
+type Busy interface {
+	Agent
+	PerSecond() int
+}
+
 // Message is what an agent sends to an outer destination: an inner packet or, if Raw is set,
 // the payload of a datagram that is not encapsulated. From, if it is valid, is the address of
 // ours from which a datagram is sent: one of those of a Joiner.

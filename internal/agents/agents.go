@@ -4,6 +4,7 @@ package agents
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -43,9 +44,13 @@ type Events struct {
 
 // NewRunner returns a Runner for an agent whose packets use a path.
 func NewRunner(p *datapath.Path, agent resolve.Agent, events Events) *Runner {
+	limit := hearPerSecond
+	if b, ok := agent.(resolve.Busy); ok {
+		limit = b.PerSecond()
+	}
 	return &Runner{
 		path: p, agent: agent, events: events, wake: make(chan struct{}, 1),
-		limit: rate.NewLimiter(hearPerSecond, hearPerSecond), drops: p.Tunnel.Drops("out", pcapng.Outbound),
+		limit: rate.NewLimiter(rate.Limit(limit), limit), drops: p.Tunnel.Drops("out", pcapng.Outbound),
 	}
 }
 
@@ -65,6 +70,7 @@ func (r *Runner) Run(ctx context.Context) {
 	scratch := make([]byte, encap.Headroom+transport.MaxPacket)
 	var before resolve.Learnt
 	var told time.Time
+	var mapped mapping
 	for {
 		select {
 		case <-ctx.Done():
@@ -76,6 +82,7 @@ func (r *Runner) Run(ctx context.Context) {
 		if recovery.Guard(r.path.Tunnel.Log, "processing neighbour discovery", func() { again = r.next(scratch) }) {
 			r.path.Tunnel.Owner.Recovered("processing neighbour discovery")
 		}
+		r.logMapping(&mapped)
 		if now := r.Learnt(); !sameLearnt(now, before) {
 			if next := told.Add(learnPause); time.Now().Before(next) {
 				again = next
@@ -87,6 +94,33 @@ func (r *Runner) Run(ctx context.Context) {
 		if !again.IsZero() {
 			timer.Reset(time.Until(again))
 		}
+	}
+}
+
+// mapping is what a resolve.Qualifier has said last.
+type mapping struct {
+	at  netip.AddrPort
+	why string
+}
+
+// logMapping logs where the agent is, if that has changed since the last call, or why it is
+// not known any more.
+func (r *Runner) logMapping(last *mapping) {
+	var now mapping
+	r.use(func() {
+		if q, ok := r.agent.(resolve.Qualifier); ok {
+			now.at, now.why = q.Mapped()
+		}
+	})
+	if now == *last {
+		return
+	}
+	*last = now
+	switch {
+	case now.at.IsValid():
+		r.path.Tunnel.Log.Info("qualified", zap.Stringer("outside", now.at))
+	case now.why != "":
+		r.path.Tunnel.Log.Warn("not qualified", zap.String("because", now.why))
 	}
 }
 

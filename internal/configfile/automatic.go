@@ -92,5 +92,5 @@ func (d *draft) checkSite(r *problem.Report) {
 // mechTunnel returns what the tunnel's automatic layer is checked against.
 func (d *draft) mechTunnel(automatic layerDraft) *mechanism.Tunnel {
 	local := d.localOf(automatic)
-	return &mechanism.Tunnel{State: d.state, Header: d.Source.Header, Values: d.Source.Keys, Address: d.Address, Strict: d.Strict, Local: local.Addr, LocalKey: local.key, LocalAt: local.at}
+	return &mechanism.Tunnel{State: d.state, Header: d.Source.Header, Values: d.Source.Keys, Address: d.Address, Routes: d.Routes, Strict: d.Strict, Local: local.Addr, LocalKey: local.key, LocalAt: local.at}
 }

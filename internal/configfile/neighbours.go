@@ -42,6 +42,15 @@ type automatic struct {
 	port  uint16
 }
 
+// portOfMechanism returns the UDP port at which the packets of an automatic tunnel arrive; 0:
+// they have none.
+func (d *draft) portOfMechanism() uint16 {
+	if len(d.Layers) == 0 {
+		return 0 // there are errors
+	}
+	return d.Kind(len(d.Layers) - 1).Properties().Ports.Local
+}
+
 // check reports what two tunnels cannot have in common.
 func (n *neighbours) check(r *problem.Report, d *draft) {
 	if n.names == nil {
@@ -63,7 +72,7 @@ func (n *neighbours) check(r *problem.Report, d *draft) {
 	switch {
 	case local.key != "" && !local.readable, local.key == "" && len(d.paths) == 0, d.state.Bad["path"]:
 	case l.mechanism != nil:
-		a := automatic{l.mode, local.Addr, l.kind.With(l.framing()).Properties().Ports.Local}
+		a := automatic{l.mode, local.Addr, d.portOfMechanism()}
 		if line, taken := n.automatic[a]; taken {
 			r.Add(local.at, "%s is that of the tunnel of line %d, which is of mode %s, too, so that their packets could not be told apart: give one of them another address", local.key, line, problem.Quote(l.mode))
 		} else {

@@ -357,3 +357,14 @@ func (p *peer) Entries(now time.Time) []resolve.Entry {
 	})
 	return list
 }
+
+// Mapped returns the address and port outside the NAT, or why they are not known.
+func (p *peer) Mapped() (at netip.AddrPort, why string) {
+	switch me := p.self.Load(); {
+	case p.asks > silentAfter:
+		return at, "the router does not answer: does UDP pass to its port 25790?"
+	case me != nil:
+		return sixbed4.MappingOf(*me).AddrPort(), ""
+	}
+	return at, ""
+}

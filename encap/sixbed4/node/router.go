@@ -217,6 +217,9 @@ func (r *routing) isOurs(target netip.Addr) bool {
 	return a == header.Word6{Hi: 0xfe80 << 48} || a.Hi == r.network && sixbed4.MappingOf(a).Addr == r.Local
 }
 
+// PerSecond is how many solicitations and keepalives a router accepts.
+func (r *routing) PerSecond() int { return 20000 }
+
 // Hold keeps nothing: a router never has to find a mapping.
 func (r *routing) Hold([]byte, time.Time) bool { return false }
 

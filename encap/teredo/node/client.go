@@ -226,3 +226,16 @@ func (c *client) Entries(now time.Time) []resolve.Entry {
 	}
 	return c.entries(now, []resolve.Entry{e})
 }
+
+// Mapped returns the address and port outside the NAT, or why they are not known.
+func (c *client) Mapped() (at netip.AddrPort, why string) {
+	switch me := c.self.Load(); {
+	case me != nil:
+		return me.mapped.AddrPort(), ""
+	case c.phase == offline:
+		return at, "the server does not answer: does UDP pass to port 3544 of both its addresses?"
+	case c.lost:
+		return at, "the NAT has another mapping for us than before, or has none: the server is asked again"
+	}
+	return at, ""
+}

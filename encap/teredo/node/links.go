@@ -185,7 +185,7 @@ func (p *peer) answers(ip header.IPv6) bool {
 func (l *links) bubbles(p *peer, src header.Word6, trailers []byte, direct bool) bool {
 	b := append(teredo.AppendBubble(nil, src, p.addr), trailers...)
 	to, server := teredo.ClientOf(p.addr), header.Mapping{Addr: teredo.ServerOf(p.addr), Port: teredo.Port}
-	if !l.Reachable(server) || !l.Reachable(to) {
+	if !l.Reachable(server) && server.Addr != l.Local || !l.Reachable(to) { // our own server is on this host
 		return false
 	}
 	if direct {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,9 +31,14 @@ const (
 // newInternet returns a world with a server, and a relay at whose side a native host answers
 // echo requests.
 func newInternet(t *testing.T) (w *agenttest.World, server, relay *agenttest.Host) {
+	return newInternetWith(t, "198.51.100.9")
+}
+
+// newInternetWith is newInternet with another address of the relay.
+func newInternetWith(t *testing.T, relayAt string) (w *agenttest.World, server, relay *agenttest.Host) {
 	w = agenttest.NewWorld(t, teredo.IsData)
 	server = w.Add("server", NewServer(netip.MustParseAddr(server1), netip.MustParseAddr(server2)), teredo.Port, agenttest.None, server1, server1, server2)
-	relay = w.Add("relay", NewRelay(50000, []netip.Prefix{netip.MustParsePrefix("2001:db8:ff::/48")}), 50000, agenttest.None, "198.51.100.9", "198.51.100.9")
+	relay = w.Add("relay", NewRelay(50000, []netip.Prefix{netip.MustParsePrefix("2001:db8:ff::/48")}), 50000, agenttest.None, relayAt, relayAt)
 	answer := func(_ *agenttest.Host, ip header.IPv6) {
 		dst := header.ReadWord6(ip.Dest())
 		if !header.NewPrefix6(netip.MustParsePrefix("2001:db8:ff::/48")).Contains(dst) || ip.NextHeader() != header.ICMPv6 || ip.Payload()[0] != 128 {
@@ -137,5 +143,52 @@ func TestNative(t *testing.T) {
 		if !c.Heard("in") {
 			t.Errorf("NAT %d: in: drops of the client %v, of the relay %v", kind, c.Drops, relay.Drops)
 		}
+	}
+}
+
+// A relay on the host of the server reaches the clients of that.
+func TestRelayBesideServer(t *testing.T) {
+	w, server, relay := newInternetWith(t, server1)
+	c := newClient(w, "c", agenttest.PortRestricted, "203.0.113.7", "10.0.0.5")
+	w.Run(2 * time.Second)
+	for range 2 { // the client tests the source of the first one
+		relay.Say(agenttest.UDP(agenttest.IP6("2001:db8:ff::80"), addr(c), "in"))
+		w.Run(3 * time.Second)
+	}
+	if !c.Heard("in") {
+		t.Errorf("drops of the relay %v, of the server %v, of the client %v", relay.Drops, server.Drops, c.Drops)
+	}
+	// What pretends to come from the server itself is not passed on.
+	sent := w.Sent
+	server.Receive(server.At[0], server.At[0], teredo.AppendBubble(nil, teredo.NonceAddress(1), addr(c)))
+	if w.Sent != sent || server.Drops[drop.Martian] != 1 {
+		t.Errorf("%d sent; drops %v", w.Sent-sent, server.Drops)
+	}
+}
+
+// A client says that it has lost its mapping, and that the server is silent.
+func TestMapped(t *testing.T) {
+	w, _, _ := newInternet(t)
+	c := newClient(w, "c", agenttest.PortRestricted, "203.0.113.7", "10.0.0.5")
+	q := c.Agent.(resolve.Qualifier)
+	if at, why := q.Mapped(); at.IsValid() || why != "" {
+		t.Errorf("at first: %v, %q", at, why)
+	}
+	w.Run(2 * time.Second)
+	if at, why := q.Mapped(); at.Addr() != netip.MustParseAddr("203.0.113.7") || why != "" {
+		t.Errorf("qualified: %v, %q", at, why)
+	}
+	w.Lose = func(_, _ header.Mapping, _ []byte) bool { return true }
+	said := ""
+	for range 60 {
+		w.Run(time.Second)
+		if at, why := q.Mapped(); why != "" && why != said {
+			if said += why; at.IsValid() {
+				t.Errorf("%v and %q", at, why)
+			}
+		}
+	}
+	if !strings.Contains(said, "another mapping") || !strings.Contains(said, "server does not answer") {
+		t.Errorf("said %q", said)
 	}
 }

@@ -45,6 +45,7 @@ type qualification struct {
 	first   header.Mapping // that the server sees at its first address
 	flags   uint16         // of the address, as long as the mapping stays
 	contact time.Time      // when the server was last heard of
+	lost    bool           // the mapping, since the last qualification
 }
 
 // qualify sends what is due, and returns when more is.
@@ -94,6 +95,7 @@ func (c *client) interval() time.Duration { return refresh - rand.N(refresh/4) }
 // lose forgets the mapping and all peers: the client begins again.
 func (c *client) lose() {
 	c.self.Store(nil)
+	c.lost = true
 	c.phase, c.tries, c.next = asksFirst, 0, time.Time{}
 	c.peers.all(func(*peer) bool { return false })
 	clear(c.asked)
@@ -122,6 +124,7 @@ func (c *client) advertised(m *teredo.Message, from header.Mapping, now time.Tim
 		if me := c.self.Load(); me == nil || me.mapped != c.first {
 			c.flags = teredo.RandomFlags(uint16(rand.Uint32()))
 		}
+		c.lost = false
 		c.self.Store(&self{addr: teredo.Address(c.servers[0], c.first, c.flags), mapped: c.first, symmetric: m.Origin != c.first, until: now.Add(addressLife)})
 	case refreshes:
 		if m.Origin != c.first {

@@ -60,6 +60,9 @@ type server struct {
 	second netip.Addr
 }
 
+// PerSecond is how many solicitations and bubbles a server accepts.
+func (s *server) PerSecond() int { return 20000 }
+
 // Groups returns the second address of the server.
 func (s *server) Groups() []netip.Addr { return []netip.Addr{s.second} }
 
@@ -113,6 +116,12 @@ func (s *server) Wants(inner []byte) bool {
 	return !teredo.IsData(inner) || teredo.Is(header.ReadWord6(header.IPv6(inner).Dest()))
 }
 
+// isNeighbour reports whether a mapping is that of another node on this host, such as a relay.
+// The kernel lets no packets in from outside that claim to be from there.
+func (s *server) isNeighbour(m header.Mapping) bool {
+	return m.Addr == s.bind[0] && m.Port != teredo.Port && m.Port != 0
+}
+
 // Receive answers solicitations, and passes on what is for clients.
 func (s *server) Receive(o header.Outer, b []byte, _ time.Time) (done bool) {
 	s.Why = s.receive(o, b)
@@ -121,7 +130,7 @@ func (s *server) Receive(o header.Outer, b []byte, _ time.Time) (done bool) {
 
 func (s *server) receive(o header.Outer, b []byte) drop.Reason {
 	from := header.MappingOf(o.From)
-	if !s.Reachable(from) {
+	if !s.Reachable(from) && !s.isNeighbour(from) {
 		return drop.Martian
 	}
 	m, err := teredo.Parse(b)

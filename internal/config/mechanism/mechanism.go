@@ -34,6 +34,7 @@ type Tunnel struct {
 	Header   problem.Pos            // of the table
 	Values   map[string]problem.Pos // of the keys in the table
 	Address  []netip.Prefix
+	Routes   []netip.Prefix
 	Strict   bool
 	Local    netip.Addr // the outer address; zero: none, or "auto"
 	LocalKey string     // the key that sets it

@@ -3,6 +3,7 @@ package mechanism
 import (
 	"hash/maphash"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"sixfour/encap/resolve"
@@ -121,6 +122,10 @@ func (m *teredoKeys) finish(r *problem.Report, t *Tunnel) resolve.Mechanism {
 			if p.Overlaps(prefixTeredo) {
 				r.Add(t.Values["prefix"], "prefix has %v, which contains addresses of Teredo clients: it must be the native addresses of the hosts that the relay serves", p)
 			}
+		}
+		covers := func(p netip.Prefix) bool { return p.Bits() <= prefixTeredo.Bits() && p.Contains(prefixTeredo.Addr()) }
+		if at, given := t.Values["routes"]; given && !t.State.Bad["routes"] && !slices.ContainsFunc(t.Routes, covers) {
+			r.Add(at, "routes lacks %v, the prefix of all clients, so that the relay would get no packets for them: add it, or leave routes out", prefixTeredo)
 		}
 		if m.port == teredo.Port {
 			r.Add(t.Values["port"], "port is %d, at which only a server may be: choose another one, or leave it out", m.port)

@@ -78,3 +78,15 @@ func TestNative(t *testing.T) {
 		}
 	}
 }
+
+// A server and a relay on one host, in one daemon.
+func TestRelayBesideServer(t *testing.T) {
+	t.Parallel()
+	n := newInternet(t, "port-restricted", "none")
+	n.daemon(n.s, "teredo", "role = \"server\"\nbind = [\"198.51.100.120\", \"198.51.100.121\"]\n"+
+		"[[tunnel]]\nname = \"six1\"\nmode = \"teredo\"\nrole = \"relay\"\nlocal = \"198.51.100.120\"\nprefix = [\"2001:db8:ff::/64\"]\n")
+	n.route(n.i, "2001::/32", "2001:db8:1::2", "is")
+	a := n.client(ours, n.a)
+	n.reaches(n.h, a, "the native host reaches the client")
+	n.reaches(n.a, native, "the client reaches the native host")
+}
