@@ -11,21 +11,23 @@ import (
 	"slices"
 	"strings"
 
+	"sixfour/encap/mape"
 	"sixfour/encap/resolve"
 )
 
 // Mechanisms are the names that Explain knows.
-var Mechanisms = []string{"6to4", "6rd", "isatap", "teredo", "v4compat"}
+var Mechanisms = []string{"6to4", "6rd", "isatap", "teredo", "6bed4", "6a44", "map_e", "v4compat"}
 
 // Options are what a mechanism needs besides an address; what it does not need is
 // ignored.
 type Options struct {
-	Prefix      netip.Prefix // 6rd: the domain's; isatap: the link's, /64
+	Prefix      netip.Prefix // 6rd: the domain's; isatap: the link's, /64; 6bed4: the router's, /64; 6a44: the provider's, /48
 	MaskLen     int          // 6rd: IPv4 bits that are left out
 	BorderRelay netip.Addr   // 6rd
 	Common      netip.Addr   // 6rd: an IPv4 address with the bits that are left out; zero: the border relay
 	Server      netip.Addr   // teredo: with Port, for a client's address
-	Port        uint16
+	Port        uint16       // teredo, 6bed4: outside the NAT; map_e: one of the ports of the customer edge
+	Rule        *mape.Rule   // map_e
 }
 
 // Answer is what an address means under one mechanism. Which fields are set
@@ -42,11 +44,13 @@ type Answer struct {
 	BorderRelay netip.Addr `json:"border_relay,omitzero"` // 6rd
 	Subnet      *uint16    `json:"subnet,omitempty"`      // 6to4
 
-	Server        netip.Addr `json:"server,omitzero"` // teredo
+	Server        netip.Addr `json:"server,omitzero"` // teredo; 6bed4: the router
 	ServerMartian bool       `json:"server_martian,omitempty"`
 	Port          uint16     `json:"port,omitempty"`
 	Flags         string     `json:"flags,omitempty"`
 	Cone          *bool      `json:"cone,omitempty"`
+
+	Sharing *Sharing `json:"sharing,omitempty"` // 6a44, map_e
 }
 
 // Explain answers for one mechanism, or, if that is empty, for each that fits.
@@ -74,7 +78,7 @@ func Explain(mechanism, text string, o Options) ([]Answer, error) {
 }
 
 func explainAll(a netip.Addr, o Options) (out []Answer, err error) {
-	if a.Is6() && o.Prefix.IsValid() && o.Prefix.Contains(a) { // only now it can be 6rd
+	if a.Is6() && o.Prefix.IsValid() && o.Prefix.Bits() < 48 && o.Prefix.Contains(a) { // only now it can be 6rd
 		if _, err := sixRD(a, o); err != nil && !errors.Is(err, errOther) {
 			return nil, err
 		}
@@ -88,7 +92,7 @@ func explainAll(a netip.Addr, o Options) (out []Answer, err error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%v has no IPv4 address in it by 6to4, isatap, teredo or v4compat; for 6rd give its --prefix", a)
+		return nil, fmt.Errorf("%v has no IPv4 address in it by 6to4, isatap, teredo, 6bed4 or v4compat; for 6rd and 6a44 give the --prefix, and for map_e the --rule", a)
 	}
 	return out, nil
 }
@@ -121,6 +125,9 @@ var explainers = map[string]func(a netip.Addr, o Options) (Answer, error){
 	"6rd":      sixRD,
 	"isatap":   isatap,
 	"teredo":   teredo,
+	"6bed4":    sixBed4,
+	"6a44":     sixA44,
+	"map_e":    mapE,
 	"v4compat": v4compat,
 }
 

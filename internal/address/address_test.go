@@ -2,9 +2,12 @@ package address
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+
+	"sixfour/encap/mape"
 )
 
 func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
@@ -36,6 +39,12 @@ func TestExplain(t *testing.T) {
 		{"teredo", "2001:0:a00:1:0:63bf:3fff:fdd2", Options{}, "IPv4 192.0.2.45|server 10.0.0.1 (martian: not globally unique)|prefix 2001:0:a00:1::/64|address 2001:0:a00:1:0:63bf:3fff:fdd2|port 40000|flags 0x0000, cone bit not set"},
 		{"v4compat", "192.0.2.1", Options{}, "IPv4 192.0.2.1|address ::c000:201"},
 		{"v4compat", "::127.0.0.1", Options{}, "IPv4 127.0.0.1 (martian: not globally unique)|address ::7f00:1"},
+		{"6bed4", "fc64:bed:c633:6402:c800:7107:9c40:c001", Options{}, "IPv4 203.0.113.7|router 198.51.100.2|prefix fc64:bed:c633:6402::/64|address fc64:bed:c633:6402:c800:7107:9c40:c001|port 40000"},
+		{"6bed4", "203.0.113.7", Options{Prefix: prefix("2001:db8:b:b::/64"), Port: 40000}, "IPv4 203.0.113.7|prefix 2001:db8:b:b::/64|address 2001:db8:b:b:c800:7107:9c40:c001|port 40000"},
+		{"6a44", "2001:db8:44:c633:6402:9cbb:c0a8:10a", Options{Prefix: prefix("2001:db8:44::/48")}, "IPv4 198.51.100.2|prefix 2001:db8:44:c633:6402:9cbb::/96|address 2001:db8:44:c633:6402:9cbb:c0a8:10a|port 40123|inside 192.168.1.10"},
+		{"map_e", "2001:db8:12:3400::", Options{Rule: rule("2001:db8::/40,192.0.2.0/25,16")}, "IPv4 192.0.2.9|prefix 2001:db8:12:3400::/56|address 2001:db8:12:3400:0:c000:209:34|PSID 52 (0x34) of 9 bits, after 6 bits|ports 1128-1129 " + rest},
+		{"map_e", "2001:db8:12:3400::", Options{Rule: rule("2001:db8:12:3400::/56,192.0.2.18/32,0,4,8,52,draft03")}, "IPv4 192.0.2.18|prefix 2001:db8:12:3400::/56|address 2001:db8:12:3400:c0:2:1200:3400|PSID 52 (0x34) of 8 bits, after 4 bits|ports " + fifteen},
+		{"map_e", "192.0.2.18", Options{Rule: rule("2001:db8:12:3400::/56,192.0.2.18/32,0")}, "IPv4 192.0.2.18|prefix 2001:db8:12:3400::/56|address 2001:db8:12:3400:0:c000:212:0"},
 	} {
 		got, err := Explain(c.mechanism, c.addr, c.o)
 		if err != nil || len(got) != 1 {
@@ -46,6 +55,45 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s %s:\n got %s\nwant %s", c.mechanism, c.addr, text, c.want)
 		}
 	}
+}
+
+// rest are the other ports of the test with map_e: each range is 1024 after the one before it.
+var rest = func() string {
+	var all []string
+	for first := 1128 + 1024; first < 1<<16; first += 1024 {
+		all = append(all, fmt.Sprintf("%d-%d", first, first+1))
+	}
+	return strings.Join(all, " ")
+}()
+
+// fifteen are the ports with an offset of four bits.
+var fifteen = func() string {
+	var all []string
+	for first := 4096 + 52*16; first < 1<<16; first += 4096 {
+		all = append(all, fmt.Sprintf("%d-%d", first, first+15))
+	}
+	return strings.Join(all, " ")
+}()
+
+func TestParseRule(t *testing.T) {
+	for _, text := range []string{"", "2001:db8::/40", "2001:db8::/40,192.0.2.0/24,x", "2001:db8::/40,192.0.2.0,16", "2001:db8::/40,192.0.2.0/24,16,6,8", "2001:db8::/40,192.0.2.0/24,16,6,8,1,1", "2001:db8::/40,192.0.2.0/24,-1"} {
+		if r, err := ParseRule(text); err == nil || !strings.Contains(err.Error(), "such as 2001:db8::/40,192.0.2.0/24,16") {
+			t.Errorf("%q: %v, %v", text, r, err)
+		}
+	}
+	for _, text := range []string{"", "zz", "0000", "005e0000", "005a00"} {
+		if r, err := ParseOption94(text, addr("2001:db8::1")); err == nil {
+			t.Errorf("%q: %v", text, r)
+		}
+	}
+}
+
+func rule(text string) *mape.Rule {
+	r, err := ParseRule(text)
+	if err != nil {
+		panic(err)
+	}
+	return r
 }
 
 // lines are an answer's, with single spaces.
@@ -91,7 +139,7 @@ func TestExplainErrors(t *testing.T) {
 		want            string
 	}{
 		{"6to4", "nonsense", Options{}, `"nonsense" is not an address`},
-		{"6in4", "192.0.2.1", Options{}, `unknown mechanism "6in4": use one of 6to4, 6rd, isatap, teredo, v4compat`},
+		{"6in4", "192.0.2.1", Options{}, `unknown mechanism "6in4": use one of 6to4, 6rd, isatap, teredo, 6bed4, 6a44, map_e, v4compat`},
 		{"6to4", "::ffff:192.0.2.1", Options{}, "give 192.0.2.1"},
 		{"6to4", "2001:db8::1", Options{}, "2001:db8::1 is not a 6to4 address: those are in 2002::/16"},
 		{"6rd", "192.0.2.1", Options{}, "give its --prefix"},
@@ -109,6 +157,15 @@ func TestExplainErrors(t *testing.T) {
 		{"v4compat", "::1", Options{}, "::1 is not an IPv4-compatible address"},
 		{"", "2001:db8::1", Options{}, "2001:db8::1 has no IPv4 address in it"},
 		{"", "2001:db8::1", domain, "--common"},
+		{"6bed4", "2001:db8::1", Options{}, "those are in fc64::/16"},
+		{"6bed4", "192.0.2.1", Options{}, "give the router's --prefix"},
+		{"6bed4", "192.0.2.1", Options{Prefix: prefix("fc64::/64")}, "give --port"},
+		{"6a44", "2001:db8::1", Options{}, "give its --prefix"},
+		{"6a44", "192.0.2.1", Options{Prefix: prefix("2001:db8:44::/48")}, "give an IPv6 address"},
+		{"map_e", "2001:db8::1", Options{}, "give --rule"},
+		{"map_e", "2001:db9::1", Options{Rule: rule("2001:db8::/40,192.0.2.0/24,16")}, "is not in 2001:db8::/40"},
+		{"map_e", "192.0.2.1", Options{Rule: rule("2001:db8::/40,192.0.2.0/24,16"), Port: 80}, "port 80 of 192.0.2.1 belongs to no customer edge"},
+		{"map_e", "192.0.2.1", Options{Rule: rule("2001:db8::/60,192.0.2.0/24,16")}, "would have 76 bits"},
 	} {
 		got, err := Explain(c.mechanism, c.addr, c.o)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -17,7 +17,7 @@ func (a Answer) String() string {
 		line("IPv4", "%v%s", a.IPv4, remark(a.Martian))
 	}
 	if a.Server.IsValid() {
-		line("server", "%v%s", a.Server, remark(a.ServerMartian))
+		line(map[bool]string{true: "router", false: "server"}[a.Mechanism == "6bed4"], "%v%s", a.Server, remark(a.ServerMartian))
 	}
 	if a.Prefix.IsValid() {
 		line("prefix", "%v", a.Prefix)
@@ -34,11 +34,28 @@ func (a Answer) String() string {
 	if a.BorderRelay.IsValid() {
 		line("border relay", "%v", a.BorderRelay)
 	}
-	if a.Cone != nil {
+	if a.Port != 0 || a.Cone != nil {
 		line("port", "%d", a.Port)
+	}
+	if a.Sharing != nil {
+		a.Sharing.lines(line)
+	}
+	if a.Cone != nil {
 		line("flags", "%s, cone bit %s", a.Flags, map[bool]string{true: "set", false: "not set"}[*a.Cone])
 	}
 	return b.String()
+}
+
+// lines prints how the address is shared.
+func (s *Sharing) lines(line func(name, format string, args ...any)) {
+	if s.Inside.IsValid() {
+		line("inside", "%v", s.Inside)
+	}
+	if s.PSID == nil {
+		return
+	}
+	line("PSID", "%d (0x%x) of %d bits, after %d bits", *s.PSID, *s.PSID, s.PSIDLen, s.Offset)
+	line("ports", "%s", strings.Join(s.Ports, " "))
 }
 
 func remark(martian bool) string {
