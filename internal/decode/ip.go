@@ -74,6 +74,8 @@ func (d *decoder) ipv4(b []byte) {
 	case !ok:
 	case offset > 0:
 		d.rest(body)
+	case ip.Protocol == layers.IPProtocolIPv6Fragment:
+		d.seal(body)
 	default:
 		d.upper(ip.Protocol, body)
 	}

@@ -217,7 +217,8 @@ func (d *decoder) udp(b []byte) {
 	if u.Checksum == 0 {
 		l.note("no checksum")
 	}
-	if body := b[len(u.Contents):]; !d.decode(u.NextLayerType(), body) {
+	body := b[len(u.Contents):]
+	if !d.tunnel(uint16(u.SrcPort), uint16(u.DstPort), body) && !d.decode(u.NextLayerType(), body) {
 		d.rest(body)
 	}
 }

@@ -76,7 +76,7 @@ var rules = map[string][]string{
 	"sixfour/internal/pcapng":              {},
 	"sixfour/internal/pcapfilter":          {"sixfour/encap/header"},
 	"sixfour/internal/capture":             {"sixfour/encap/drop", "sixfour/internal/pcapfilter", "sixfour/internal/pcapng", "sixfour/internal/version"},
-	"sixfour/internal/decode":              {"sixfour/encap/header", "sixfour/internal/pcapng"},
+	"sixfour/internal/decode":              {"sixfour/encap/header", "sixfour/encap/sixbed4", "sixfour/encap/teredo", "sixfour/internal/pcapng"},
 	"sixfour/internal/events":              {"sixfour/internal/api"},
 	"sixfour/internal/readiness":           {},
 	"sixfour/internal/recovery":            {},
