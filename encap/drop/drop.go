@@ -83,7 +83,7 @@ var reasons = [Count]struct{ word, means string }{
 	Key:                {"key", "the GRE key is missing or wrong, or there is one although none is configured"},
 	Sequence:           {"sequence", "the GRE sequence number is missing, was received before, is older than the last one, or far from it"},
 	BadGRE:             {"bad_gre", "obsolete bits in a GRE header: routing (RFC 1701), or version 1, which belongs to PPTP"},
-	Unauthenticated:    {"unauthenticated", "a message that says where a peer is (listen), made with another secret, or a copy of an old one"},
+	Unauthenticated:    {"unauthenticated", "a message that says where a peer is (listen), made with another secret, or a copy of an old one; or a solicitation or advertisement of Teredo without the right key"},
 	BadGUE:             {"bad_gue", "a GUE header of an unknown variant, with flags that have no meaning or not the fields for them, or of a control message"},
 	TTLExpired:         {"ttl_expired", "the inner TTL or hop limit is 0"},
 	WrongFamily:        {"wrong_family", "the mode does not carry this IP version"},

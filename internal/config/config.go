@@ -154,6 +154,22 @@ type Framed interface {
 	Framing() framing.Framing
 }
 
+// Keyed is a resolve.Mechanism with a secret from a file, or from none.
+type Keyed interface {
+	resolve.Mechanism
+	SecretFile() string
+}
+
+// secretFiles returns the files of the layers' mechanisms.
+func (t *Tunnel) secretFiles() (all []string) {
+	for i := range t.Layers {
+		if m, ok := t.Layers[i].Mechanism.(Keyed); ok && m.SecretFile() != "" {
+			all = append(all, m.SecretFile())
+		}
+	}
+	return all
+}
+
 // Kind returns the kind of a layer, with the options of its framing.
 func (t *Tunnel) Kind(layer int) encap.Kind {
 	l := &t.Layers[layer]

@@ -58,6 +58,9 @@ func (t *Tunnel) Difference(newer *Tunnel) (d Difference) {
 	if t.Client != newer.Client && len(d.Keys) == 0 { // another content of a file
 		d.Keys = append(d.Keys, newer.Client.secretKey())
 	}
+	if !peers && len(d.Keys) == 0 && len(newer.secretFiles()) > 0 { // the same of an automatic mode
+		d.Keys = append(d.Keys, "password_file")
+	}
 	if peers && len(d.Keys) == 0 && !t.Hub && !newer.Hub { // another content of a file that a path names
 		d.Keys = append(d.Keys, "path")
 	}

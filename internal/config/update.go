@@ -48,7 +48,7 @@ func (t *Tunnel) Files() (all []string) {
 	if f := t.Update.Key.File; f != "" {
 		all = append(all, f)
 	}
-	all = append(all, t.Client.Files()...)
+	all = append(append(all, t.Client.Files()...), t.secretFiles()...)
 	for _, p := range t.AllPaths() {
 		all = append(all, p.Files()...)
 	}

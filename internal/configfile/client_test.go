@@ -102,7 +102,7 @@ func TestClientProblems(t *testing.T) {
 		{asClient("json", "keepalive = '1s'\n"), `6:13: keepalive needs probe in mode "json", whose server does not say which address it has inside the tunnel: set probe to that, or leave keepalive out`},
 		{asClient("json", "keepalive = '0s'\n"), ""},
 		{asClient("json", "keepalive = '1s'\naddress = ['2001:db8::1/64']\nprobe = '2001:db8::2'\n"), ""},
-		{asClient("json", "user = 'a'\n"), `6:1: user contradicts mode "json", which has no such key: leave it out, or choose mode "tic" or "tsp"`},
+		{asClient("json", "user = 'a'\n"), `6:1: user contradicts mode "json", which has no such key: leave it out, or choose mode "teredo", "tic" or "tsp"`},
 		{single + "server = 'a'\n", `6:1: server contradicts mode "6in4", which has no such key: leave it out, or choose mode "teredo", "ayiya", "heartbeat", "tic", "tsp" or "json"`},
 		{asClient("json", "[[tunnel.path]]\nremote = '192.0.2.2'\n"), `6:10: path contradicts mode "json", whose only path leads to server: leave it out`},
 		{asClient("json", "[[tunnel.peer]]\nname = 'b'\nremote = '192.0.2.2'\nallowed = ['::/0']\n"), `6:10: peer contradicts mode "json", whose only path leads to server: leave it out`},

@@ -18,6 +18,7 @@ import (
 // Client is a Teredo client (RFC 4380 section 5.2), a host behind a NAT.
 type Client struct {
 	framed
+	keyed
 	Server  resolve.Host
 	Server2 resolve.Host // zero: the address after that of Server
 }
@@ -25,7 +26,13 @@ type Client struct {
 // NewClient returns a client at a UDP port of a server, whose second address may be zero: then
 // it is the one after the first.
 func NewClient(port uint16, server, second resolve.Host) Client {
-	return Client{framed{port}, server, second}
+	return Client{framed: framed{port}, Server: server, Server2: second}
+}
+
+// With returns a client that proves to its server who it is.
+func (m Client) With(k Key) Client {
+	m.Key = k
+	return m
 }
 
 // maxClientPeers is how many peers a client knows at the same time.
@@ -49,7 +56,7 @@ func (m Client) Resolver(at resolve.Site) (resolve.Resolver, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{links: links{Base: b, peers: newTable(maxClientPeers)}, qualification: qualification{port: m.Port}}
+	c := &client{links: links{Base: b, peers: newTable(maxClientPeers)}, qualification: qualification{port: m.Port, key: m.Key}}
 	for i, h := range m.Hosts() {
 		addrs := []netip.Addr{h.Addr}
 		if !h.Addr.IsValid() {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/resolve"
 	"sixfour/encap/teredo"
+	"sixfour/internal/vectors"
 )
 
 // addr returns the Teredo address of a client.
@@ -190,5 +192,54 @@ func TestMapped(t *testing.T) {
 	}
 	if !strings.Contains(said, "another mapping") || !strings.Contains(said, "server does not answer") {
 		t.Errorf("said %q", said)
+	}
+}
+
+// With a key, a server serves only those who have it, and a client takes its address from
+// nobody else.
+func TestKey(t *testing.T) {
+	key := NewKey("alice", "/key", "teredo-secret")
+	for _, c := range []struct {
+		name           string
+		server, client Key
+		ok             bool
+	}{
+		{"the same", key, key, true},
+		{"a client without", key, Key{}, false},
+		{"a server without", Key{}, key, false},
+		{"another secret", key, NewKey("alice", "/key", "another"), false},
+		{"another name", key, NewKey("bob", "/key", "teredo-secret"), false},
+		{"both secrets unread", NewKey("alice", "/key", ""), NewKey("alice", "/key", ""), false},
+	} {
+		w := agenttest.NewWorld(t, teredo.IsData)
+		s := w.Add("server", NewServer(netip.MustParseAddr(server1), netip.MustParseAddr(server2)).With(c.server), teredo.Port, agenttest.None, server1, server1, server2)
+		a := w.Add("a", NewClient(50001, agenttest.HostAt(server1), resolve.Host{}).With(c.client), 50001, agenttest.Restricted, "203.0.113.7", "10.0.0.5")
+		w.Run(20 * time.Second)
+		if ok := a.Agent.(*client).self.Load() != nil; ok != c.ok {
+			t.Errorf("%s: qualified: %v; drops %v and %v", c.name, ok, s.Drops, a.Drops)
+		}
+		if refused := s.Drops[drop.Unauthenticated] + a.Drops[drop.Unauthenticated]; (refused > 0) == c.ok {
+			t.Errorf("%s: %d refused", c.name, refused)
+		}
+	}
+	for _, text := range []string{fmt.Sprint(key), fmt.Sprintf("%+v", NewServer(netip.Addr{}, netip.Addr{}).With(key)), fmt.Sprintf("%#v", key)} {
+		if strings.Contains(text, "teredo-secret") {
+			t.Errorf("the secret is in %q", text)
+		}
+	}
+}
+
+// A signed solicitation of another program is answered.
+func TestSignedVector(t *testing.T) {
+	s := bare(t, NewServer(netip.MustParseAddr("65.54.227.120"), netip.MustParseAddr("65.54.227.121")).With(NewKey("alice", "/key", "teredo-secret")), teredo.Port, "65.54.227.120", "65.54.227.121")
+	v := vectors.Read(t)
+	from := header.Mapping{Addr: agenttest.IP4("203.0.113.7"), Port: 50505}
+	s.Receive(from, s.At[0], v["TEREDO-8"][header.IPv4Len+header.UDPLen:])
+	if s.World.Sent != 1 {
+		t.Errorf("drops %v", s.Drops)
+	}
+	s.Receive(from, s.At[0], v["TEREDO-1"][header.IPv4Len+header.UDPLen:])
+	if s.World.Sent != 1 || s.Drops[drop.Unauthenticated] != 1 {
+		t.Errorf("without a signature: %d sent, drops %v", s.World.Sent, s.Drops)
 	}
 }

@@ -38,6 +38,7 @@ func (p phase) String() string {
 // 3.2).
 type qualification struct {
 	port    uint16 // ours
+	key     Key
 	phase   phase
 	tries   int
 	next    time.Time
@@ -84,6 +85,7 @@ func (c *client) qualify(now time.Time) time.Time {
 		to = 1
 	}
 	m := teredo.Message{Auth: &teredo.Auth{Nonce: c.nonce}, Packet: teredo.AppendSolicitation(nil)}
+	c.key.sign(&m)
 	c.Send(c.server(to), teredo.Append(nil, &m))
 	return c.next
 }
@@ -114,6 +116,8 @@ func (c *client) advertised(m *teredo.Message, from header.Mapping, now time.Tim
 		return drop.Martian
 	case c.tries == 0, from != c.server(at), m.Auth == nil, m.Auth.Nonce != c.nonce, m.Auth.Confirmation != 0, c.phase == qualified, c.phase == offline:
 		return drop.Spoof
+	case !c.key.accepts(m):
+		return drop.Unauthenticated
 	}
 	c.contact, c.tries = now, 0
 	switch c.phase {

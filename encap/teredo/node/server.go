@@ -18,12 +18,19 @@ import (
 // Internet. It carries nothing else.
 type Server struct {
 	framed
+	keyed
 	Bind [2]netip.Addr // clients are told the first one; the second one shows them what NAT they have
 }
 
 // NewServer returns a server at two addresses.
 func NewServer(first, second netip.Addr) Server {
-	return Server{framed{teredo.Port}, [2]netip.Addr{first, second}}
+	return Server{framed: framed{teredo.Port}, Bind: [2]netip.Addr{first, second}}
+}
+
+// With returns a server that tells only those their address who have a key.
+func (m Server) With(k Key) Server {
+	m.Key = k
+	return m
 }
 
 // Hosts is empty: a server needs no other host.
@@ -49,7 +56,7 @@ func (m Server) Resolver(at resolve.Site) (resolve.Resolver, error) {
 	case m.Bind[0] != at.Local:
 		return nil, errors.New("teredo: local must be the first address in bind, which is " + m.Bind[0].String())
 	}
-	s := &server{Base: b, bind: [2]uint32{agent.Word(m.Bind[0]), agent.Word(m.Bind[1])}, second: m.Bind[1]}
+	s := &server{Base: b, bind: [2]uint32{agent.Word(m.Bind[0]), agent.Word(m.Bind[1])}, second: m.Bind[1], key: m.Key}
 	s.Own(s.bind[:]...)
 	return s, nil
 }
@@ -58,6 +65,7 @@ type server struct {
 	agent.Base
 	bind   [2]uint32
 	second netip.Addr
+	key    Key
 }
 
 // PerSecond is how many solicitations and bubbles a server accepts.
@@ -139,6 +147,9 @@ func (s *server) receive(o header.Outer, b []byte) drop.Reason {
 	}
 	src, dst := header.ReadWord6(m.Packet.Source()), header.ReadWord6(m.Packet.Dest())
 	if cone, ok := teredo.Solicitation(m.Packet); ok {
+		if !s.key.accepts(&m) {
+			return drop.Unauthenticated
+		}
 		s.advertise(&m, from, o.At.Addr(), src, cone)
 		return drop.None
 	}
@@ -168,6 +179,7 @@ func (s *server) advertise(m *teredo.Message, from header.Mapping, at netip.Addr
 	a := teredo.Message{Origin: from, Packet: teredo.AppendAdvertisement(nil, server, to)}
 	if m.Auth != nil {
 		a.Auth = &teredo.Auth{Nonce: m.Auth.Nonce}
+		s.key.sign(&a)
 	}
 	var source netip.Addr // local
 	if first == cone {

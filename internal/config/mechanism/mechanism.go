@@ -84,6 +84,8 @@ var Rows = []Row{
 		{Name: "bind", Read: readBind},
 		{Name: "prefix", Read: value.Prefixes(6, func(m *teredoKeys) *[]netip.Prefix { return &m.prefixes })},
 		{Name: "port", Read: port(func(m *teredoKeys) *uint16 { return &m.port })},
+		{Name: "user", Read: readTeredoUser},
+		{Name: "password_file", Read: readTeredoPassword},
 	}, (*teredoKeys).finish)),
 	outermost("its packets have a UDP header of their own", row(mode6bed4, sixBed4{direct: true}, []tree.Key[*sixBed4]{
 		{Name: "role", Read: readRole6bed4},

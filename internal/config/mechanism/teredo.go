@@ -22,6 +22,8 @@ type teredoKeys struct {
 	bind            []netip.Addr
 	prefixes        []netip.Prefix
 	port            uint16
+	user            string
+	password        config.Secret
 }
 
 const modeTeredo = "teredo"
@@ -29,6 +31,7 @@ const modeTeredo = "teredo"
 // rolesOfTeredo are the roles that have a key.
 var rolesOfTeredo = map[string][]string{
 	"server": {"client"}, "server2": {"client"}, "bind": {"server"}, "prefix": {"relay"}, "port": {"client", "relay"},
+	"user": {"client", "server"}, "password_file": {"client", "server"},
 }
 
 func readTeredoRole(r *problem.Report, e tree.Entry, m *teredoKeys) {
@@ -115,7 +118,7 @@ func (m *teredoKeys) finish(r *problem.Report, t *Tunnel) resolve.Mechanism {
 		if len(m.bind) != 2 {
 			m.bind = make([]netip.Addr, 2)
 		}
-		return node.NewServer(m.bind[0], m.bind[1])
+		return node.NewServer(m.bind[0], m.bind[1]).With(m.key(r, t))
 	case "relay":
 		t.need(r, "prefix", `the IPv6 prefixes whose hosts are served, such as this host's own address`)
 		for _, p := range m.prefixes {
@@ -135,7 +138,37 @@ func (m *teredoKeys) finish(r *problem.Report, t *Tunnel) resolve.Mechanism {
 	if m.role == "client" {
 		t.need(r, "server", "the server's IPv4 address or its DNS name")
 	}
-	return node.NewClient(m.port, m.server, m.server2)
+	return node.NewClient(m.port, m.server, m.server2).With(m.key(r, t))
+}
+
+// key returns the key of user and password_file, which need each other.
+func (m *teredoKeys) key(r *problem.Report, t *Tunnel) node.Key {
+	user, named := t.Values["user"]
+	file, given := t.Values["password_file"]
+	switch {
+	case named && !given:
+		r.Add(user, "user needs password_file: set it to a file with the password that the server and its clients have, or leave user out")
+	case given && !named:
+		r.Add(file, "password_file needs user: set it to the name that the server and its clients have, or leave password_file out")
+	}
+	return node.NewKey(m.user, m.password.File, m.password.Value())
+}
+
+func readTeredoUser(r *problem.Report, e tree.Entry, m *teredoKeys) {
+	const want = "a name that the server and its clients have"
+	if text, ok := value.String(r, e, want); ok {
+		if text == "" || len(text) > 255 {
+			value.Refuse(r, e, want+", of 1 to 255 bytes")
+			return
+		}
+		m.user = text
+	}
+}
+
+func readTeredoPassword(r *problem.Report, e tree.Entry, m *teredoKeys) {
+	if s, ok := value.Secret(r, e, 8); ok {
+		m.password = s
+	}
 }
 
 var prefixTeredo = netip.MustParsePrefix("2001::/32")

@@ -255,21 +255,31 @@ func (n *internet) client(w who, ns *rig.Namespace) netip.Addr {
 func (n *internet) address(ns *rig.Namespace, dev, prefix string) (addr netip.Addr) {
 	n.t.Helper()
 	eventually(n.t, "there is an address of "+prefix, func() error {
-		var out strings.Builder
-		cmd := exec.Command("ip", "-6", "-o", "addr", "show", "scope", "global", "dev", dev)
-		cmd.Stdout = &out
-		if err := errors.Join(ns.Start(cmd), cmd.Wait()); err != nil {
-			return err
+		a, ok := n.hasAddress(ns, dev, prefix)
+		if !ok {
+			return errors.New("there is none")
 		}
-		for _, word := range strings.Fields(out.String()) {
-			if p, err := netip.ParsePrefix(word); err == nil && netip.MustParsePrefix(prefix).Contains(p.Addr()) {
-				addr = p.Addr()
-				return nil
-			}
-		}
-		return errors.New(out.String())
+		addr = a
+		return nil
 	})
 	return addr
+}
+
+// hasAddress returns the address of a prefix that an interface has.
+func (n *internet) hasAddress(ns *rig.Namespace, dev, prefix string) (addr netip.Addr, ok bool) {
+	n.t.Helper()
+	var out strings.Builder
+	cmd := exec.Command("ip", "-6", "-o", "addr", "show", "scope", "global", "dev", dev)
+	cmd.Stdout = &out
+	if err := errors.Join(ns.Start(cmd), cmd.Wait()); err != nil {
+		return addr, false // the interface is not there yet
+	}
+	for _, word := range strings.Fields(out.String()) {
+		if p, err := netip.ParsePrefix(word); err == nil && netip.MustParsePrefix(prefix).Contains(p.Addr()) {
+			return p.Addr(), true
+		}
+	}
+	return addr, false
 }
 
 // reaches waits until a host answers echo requests of another one.

@@ -2,7 +2,11 @@ package nats
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
+
+	"sixfour/internal/rig/rigtest"
 )
 
 // Clients reach each other through a server and behind NATs, whoever plays which role. Each pair
@@ -79,14 +83,24 @@ func TestNative(t *testing.T) {
 	}
 }
 
-// A server and a relay on one host, in one daemon.
+// A server and a relay on one host, in one daemon. The server has a key: the second client,
+// which has none, gets no address.
 func TestRelayBesideServer(t *testing.T) {
 	t.Parallel()
 	n := newInternet(t, "port-restricted", "none")
-	n.daemon(n.s, "teredo", "role = \"server\"\nbind = [\"198.51.100.120\", \"198.51.100.121\"]\n"+
+	file := filepath.Join(t.TempDir(), "password")
+	rigtest.Must(t, os.WriteFile(file, []byte("correct horse"), 0o600))
+	key := fmt.Sprintf("user = \"lab\"\npassword_file = %q\n", file)
+	const client = "role = \"client\"\nserver = \"198.51.100.120\"\n"
+	n.daemon(n.b, "teredo", client)
+	n.daemon(n.s, "teredo", "role = \"server\"\nbind = [\"198.51.100.120\", \"198.51.100.121\"]\n"+key+
 		"[[tunnel]]\nname = \"six1\"\nmode = \"teredo\"\nrole = \"relay\"\nlocal = \"198.51.100.120\"\nprefix = [\"2001:db8:ff::/64\"]\n")
 	n.route(n.i, "2001::/32", "2001:db8:1::2", "is")
-	a := n.client(ours, n.a)
+	n.daemon(n.a, "teredo", client+key)
+	a := n.address(n.a, "six0", "2001::/32")
 	n.reaches(n.h, a, "the native host reaches the client")
 	n.reaches(n.a, native, "the client reaches the native host")
+	if a, ok := n.hasAddress(n.b, "six0", "2001::/32"); ok {
+		t.Errorf("the client without a key has %v", a)
+	}
 }
