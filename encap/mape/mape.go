@@ -52,7 +52,7 @@ func (r *Rule) Check() error {
 	if n := r.psidBits(); n > 0 {
 		p.PSIDLen = n
 	}
-	return p.check()
+	return p.Check()
 }
 
 // psidBits is how many EA bits the port set identifier has.

@@ -156,7 +156,7 @@ func readPorts(b []byte, p *Ports) error {
 		if p.PSIDLen <= 16 {
 			p.PSID = uint16(uint32(binary.BigEndian.Uint16(value[2:])) >> (16 - p.PSIDLen)) // it is on the left
 		}
-		if err := p.check(); err != nil {
+		if err := p.Check(); err != nil {
 			return err
 		}
 	}

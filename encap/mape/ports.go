@@ -16,7 +16,8 @@ type Ports struct {
 	PSID    uint16 // the port set identifier
 }
 
-func (p Ports) check() error {
+// Check returns an error if there can be no such ports.
+func (p Ports) Check() error {
 	switch {
 	case p.Offset < 0 || p.Offset > 15:
 		return fmt.Errorf("a PSID offset of %d bits: there can be 0 to 15", p.Offset)

@@ -31,6 +31,9 @@
 // On the other side, packets from tunnels leave with the host's own address as source
 // (masquerade.go), for which the interfaces must forward (forward.go).
 //
+// Where several hosts share one IPv4 address, packets into the tunnel get that address and
+// the ports that belong to this host (share.go).
+//
 // All of this is in the process's own network namespace. The kernel removes nftables
 // tables when the process ends in any way (see nft.Tables). Rules remain after a
 // process was killed: without the interface they have no effect, and Clean, or the next
@@ -56,6 +59,7 @@ type Wanted struct {
 	Masquerade []string // the interfaces through which masqueraded packets leave
 	Tunnels    []Tunnel // whose packets are masqueraded
 	Default    *Default // nil: there is no default route into a tunnel
+	Shares     []Share  // at most one for each interface
 }
 
 // Tunnel is a tunnel's interface whose packets are masqueraded.
@@ -80,8 +84,8 @@ type Done struct {
 	Restored []string // what other programs had removed: "rule", "route", "table", "forwarding"
 	Advice   []string // what does not work although there was no error, and how to fix it
 
-	Missing                   []string // interfaces of masquerade that do not exist
-	DefaultErr, MasqueradeErr error    // why one of the two is not as required
+	Missing                             []string // interfaces of masquerade that do not exist
+	DefaultErr, MasqueradeErr, ShareErr error    // why one of them is not as required
 }
 
 // Gateway manages the rules and tables. It is not safe for concurrent use.
@@ -90,6 +94,7 @@ type Gateway struct {
 	router        *netcfg.Router
 	defaultRoutes map[int]*defaultRoute // by IP version
 	masquerade    *masquerade           // nil: there is none
+	shares        map[string]*share     // by interface
 }
 
 // Open returns a gateway that does nothing yet. Close it after use.
@@ -103,7 +108,7 @@ func Open() (*Gateway, error) {
 		h.Close()
 		return nil, err
 	}
-	return &Gateway{handle: h, router: r, defaultRoutes: make(map[int]*defaultRoute)}, nil
+	return &Gateway{handle: h, router: r, defaultRoutes: make(map[int]*defaultRoute), shares: make(map[string]*share)}, nil
 }
 
 // Sync makes everything as w says, and restores what other programs have removed. It is
@@ -114,7 +119,8 @@ func (g *Gateway) Sync(w Wanted) (Done, error) {
 		done.DefaultErr = errors.Join(done.DefaultErr, g.syncDefaultRoute(v, w.Default, &done))
 	}
 	done.MasqueradeErr = g.syncMasquerade(w, &done)
-	return done, errors.Join(done.DefaultErr, done.MasqueradeErr)
+	done.ShareErr = g.syncShares(w.Shares, &done)
+	return done, errors.Join(done.DefaultErr, done.MasqueradeErr, done.ShareErr)
 }
 
 func (g *Gateway) syncDefaultRoute(v int, d *Default, done *Done) (err error) {
