@@ -4,6 +4,7 @@ package api
 type GatewayStatus struct {
 	DefaultRoute *DefaultRouteStatus `json:"default_route,omitempty"`
 	Masquerade   *MasqueradeStatus   `json:"masquerade,omitempty"`
+	Shares       []ShareStatus       `json:"shares,omitempty"`
 	Advice       []string            `json:"advice,omitempty"` // what does not work although there was no error
 }
 
@@ -34,4 +35,15 @@ type MasqueradeStatus struct {
 	State      GatewayState `json:"state"`
 	Detail     string       `json:"detail,omitempty"`
 	Missing    []string     `json:"missing,omitempty"` // interfaces that do not exist
+}
+
+// ShareStatus is the status of the translation to an IPv4 address that this host shares with
+// others: of MAP-E and lightweight 4over6.
+type ShareStatus struct {
+	Tunnel    string       `json:"tunnel"`
+	Address   string       `json:"address"`
+	State     GatewayState `json:"state"`
+	Detail    string       `json:"detail,omitempty"` // why it is not active
+	Ports     []string     `json:"ports"`            // the ranges that belong to this host, such as 1232-1235
+	PortCount int          `json:"port_count"`       // how many ports these are
 }

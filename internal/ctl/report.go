@@ -224,9 +224,22 @@ func (r *reporter) gateway(g *api.GatewayStatus) {
 	if m := g.Masquerade; m != nil {
 		half("masquerade", m.State, m.Detail, "packets from the tunnels leave through "+strings.Join(m.Interfaces, ", ")+" with its address")
 	}
+	for _, x := range g.Shares {
+		half("share", x.State, x.Detail, fmt.Sprintf("IPv4 into %s has the address %s and %s", x.Tunnel, x.Address, portList(x.Ports, x.PortCount)))
+	}
 	for _, a := range g.Advice {
 		r.field("advice", "%s", a)
 	}
+}
+
+// portList describes ranges of ports, all or the first of them.
+func portList(ranges []string, count int) string {
+	const most = 3
+	more := ""
+	if len(ranges) > most {
+		ranges, more = ranges[:most], ", …"
+	}
+	return fmt.Sprintf("%d ports: %s%s", count, strings.Join(ranges, ", "), more)
 }
 
 // unknownSources shows the latest outer source addresses that belong to no peer.

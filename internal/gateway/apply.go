@@ -38,6 +38,7 @@ type TunnelState struct {
 	Elsewhere bool   // its interface is in another network namespace than the gateway
 	Index     int    // of its interface; 0: there is no interface
 	HasPath   bool   // it can send packets to at least one peer
+	Share     *Share // what IPv4 packets into it are translated to; nil: nothing
 }
 
 // NewApplier returns an Applier for a configuration. It changes nothing on the system; Sync
@@ -71,8 +72,9 @@ func (a *Applier) Carries(t TunnelState) bool {
 func (a *Applier) Sync(tunnels []TunnelState) (restored string, worked bool) {
 	a.mark.Store(a.cfg.DefaultRoute != "")
 	wanted, complete := a.wanted(tunnels)
-	if len(a.cfg.Masquerade) == 0 && a.cfg.DefaultRoute == "" {
+	if len(a.cfg.Masquerade) == 0 && a.cfg.DefaultRoute == "" && len(wanted.Shares) == 0 {
 		a.Close()
+		a.complain = ""
 		a.shown.Store(nil)
 		return "", true
 	}
@@ -97,11 +99,9 @@ func (a *Applier) Status() *api.GatewayStatus { return a.shown.Load() }
 // Waits returns what the gateway waits for, or "".
 func (a *Applier) Waits() string {
 	switch {
-	case len(a.cfg.Masquerade) == 0 && a.cfg.DefaultRoute == "":
-		return ""
 	case a.complain != "":
 		return a.complain
-	case a.worked:
+	case a.worked, len(a.cfg.Masquerade) == 0 && a.cfg.DefaultRoute == "":
 		return ""
 	}
 	return "tunnel " + a.cfg.DefaultRoute + ", for the default route"
@@ -123,6 +123,9 @@ func (a *Applier) wanted(tunnels []TunnelState) (w Wanted, complete bool) {
 			continue
 		}
 		w.Tunnels = append(w.Tunnels, t.Tunnel)
+		if t.Share != nil {
+			w.Shares = append(w.Shares, *t.Share)
+		}
 		if t.Interface == a.cfg.DefaultRoute {
 			into = &tunnels[i]
 		}

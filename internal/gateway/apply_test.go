@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 
 	"go.uber.org/zap"
 
+	"sixfour/encap/mape"
 	"sixfour/internal/api"
 	"sixfour/internal/config"
 )
@@ -103,5 +105,33 @@ func TestGatewayStatus(t *testing.T) {
 		if s.DefaultRoute.State != c.route || s.Masquerade.State != c.masq {
 			t.Errorf("%s: default route %s, masquerading %s", c.what, s.DefaultRoute.State, s.Masquerade.State)
 		}
+	}
+}
+
+// The ports of a shared address are in the status, without a [gateway] section, and a tunnel in
+// another network namespace has none.
+func TestApplierShare(t *testing.T) {
+	namespace(t)
+	a := NewApplier(config.Gateway{}, zap.NewNop())
+	defer a.Close()
+	s := tunnelState("six0", 7, true)
+	s.Share = &Share{Interface: "six0", Address: netip.MustParseAddr("192.0.2.18"), Ports: mape.Ports{Offset: 6, PSIDLen: 8, PSID: 0x34}}
+	if _, worked := a.Sync([]TunnelState{s}); !worked {
+		t.Error("the gateway does not work")
+	}
+	st := a.Status()
+	if st == nil || len(st.Shares) != 1 {
+		t.Fatalf("status: %+v", st)
+	}
+	if x := st.Shares[0]; x.State != api.GatewayActive || x.Address != "192.0.2.18" || x.PortCount != 252 || len(x.Ports) != 63 || x.Ports[0] != "1232-1235" {
+		t.Errorf("%+v", x)
+	}
+	s.Share.Ports.Offset = 9 // ports have 16 bits
+	if _, worked := a.Sync([]TunnelState{s}); !worked || a.Status().Shares[0].State != api.GatewayFailed || a.Waits() == "" {
+		t.Errorf("worked %v, %+v, waits for %q", worked, a.Status().Shares[0], a.Waits())
+	}
+	s.Elsewhere = true
+	if a.Sync([]TunnelState{s}); a.Status() != nil || a.Waits() != "" {
+		t.Errorf("after the end: %+v, %q", a.Status(), a.Waits())
 	}
 }

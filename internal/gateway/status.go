@@ -14,7 +14,7 @@ import (
 // nothing to do.
 func newStatus(cfg *config.Gateway, w Wanted, done Done, err error) *api.GatewayStatus {
 	s := &api.GatewayStatus{Advice: done.Advice}
-	if done.DefaultErr != nil || done.MasqueradeErr != nil {
+	if done.DefaultErr != nil || done.MasqueradeErr != nil || done.ShareErr != nil {
 		err = nil
 	}
 	if cfg.DefaultRoute != "" {
@@ -41,6 +41,19 @@ func newStatus(cfg *config.Gateway, w Wanted, done Done, err error) *api.Gateway
 			m.State, m.Detail = api.GatewayWaiting, "there is no interface "+strings.Join(done.Missing, ", ")
 		}
 		s.Masquerade = m
+	}
+	for _, share := range w.Shares {
+		x := api.ShareStatus{Tunnel: share.Interface, Address: share.Address.String(), State: api.GatewayActive}
+		if share.Ports.Check() == nil {
+			x.PortCount = share.Ports.Count()
+			for r := range share.Ports.Ranges() {
+				x.Ports = append(x.Ports, r.String())
+			}
+		}
+		if err := errors.Join(err, done.ShareErr); err != nil {
+			x.State, x.Detail = api.GatewayFailed, oneLine(err)
+		}
+		s.Shares = append(s.Shares, x)
 	}
 	return s
 }
