@@ -20,7 +20,8 @@ func inUDP() (all []framing.Framing) {
 	} {
 		all = append(all, f, framing.GUE(f))
 	}
-	return append(all, framing.InSession{Local: 6080, Remote: 6080, Extra: 32}, framing.InSession{Local: 6080, Version: 4})
+	return append(all, framing.InSession{Local: 6080, Remote: 6080, Extra: 32}, framing.InSession{Local: 6080, Version: 4},
+		framing.LISP{}, framing.LISP{Instance: 7, Version: 6})
 }
 
 // addVectors adds what follows the IP headers of the vectors of framings in UDP.
@@ -100,6 +101,9 @@ func FuzzUnquote(f *testing.F) {
 			h[0] |= 0xc0
 		}
 		if fl, ok := k.(framing.GUE); ok && fl.Flow {
+			h[0] |= 0xc0
+		}
+		if _, ok := k.(framing.LISP); ok {
 			h[0] |= 0xc0
 		}
 		inner, size, got, ok := c.Unquote(append(h, b...), len(h)+len(b))
