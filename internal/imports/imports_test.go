@@ -28,6 +28,7 @@ var rules = map[string][]string{
 	"sixfour/encap/teredo":          {"sixfour/encap/header"},
 	"sixfour/encap/agent":           {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve"},
 	"sixfour/encap/mape":            {},
+	"sixfour/encap/lisp":            {},
 	"sixfour/encap/agent/agenttest": {"sixfour/encap/agent", "sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve"},
 	"sixfour/encap/sixbed4":         {"sixfour/encap/header", "sixfour/encap/nd"},
 	"sixfour/encap/sixbed4/node":    {"sixfour/encap/agent", "sixfour/encap/drop", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/encap/sixbed4", "sixfour/encap/teredo"},
