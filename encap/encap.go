@@ -77,7 +77,7 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 		b.codecs[i] = c.codec
 		if l.Kind.Over() == 4 {
 			_, several := l.Resolver.(resolve.Joiner)
-			in := &over4{c, pair, l.Resolver, several && b.props[i].Ports.Local != 0, o.StaticMTU}
+			in := &over4{c, pair, l.Resolver, several && b.props[i].Ports.Local != 0, b.props[i].Ports.Beside, o.StaticMTU}
 			s.in[i], checks[i] = in, newLoopCheck(&in.pair, &in.content, l.Resolver != nil)
 		} else {
 			in := &over6{c, pair}
@@ -108,10 +108,46 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 			s.limited6, s.loop6 = b.template(s.at6, 6), checks[s.at6]
 		}
 	}
+	if err := s.addBeside(p, b.props[len(layers)-1].Ports.Beside); err != nil {
+		return nil, err
+	}
 	s.loop = checks[len(layers)-1]
 	_, s.echoes = layers[len(layers)-1].Kind.framing.(framing.Keepaliver)
 	return s, nil
 }
+
+// addBeside adds the template for packets with another protocol in the outermost layer; 0: there
+// are none.
+func (s *Stack) addBeside(p PathMTU, protocol byte) error {
+	if protocol == 0 || s.enter6 == nil {
+		return nil
+	}
+	layers := slices.Clone(s.layers)
+	last := &layers[len(layers)-1]
+	last.Kind, last.Resolver = SixInFour, beside{last.Resolver}
+	other, err := New(layers, p, s.options, nil, s.record)
+	if err != nil {
+		return err
+	}
+	s.enter6.beside = other.enter6
+	return nil
+}
+
+// beside is the resolver for packets with the other protocol.
+type beside struct{ resolve.Resolver }
+
+func (b beside) To(inner []byte) (resolve.Endpoint, drop.Reason) {
+	e, r := b.Resolver.To(inner)
+	if r == drop.None && e.Form != 1 {
+		r = drop.NoRoute
+	}
+	e.Form, e.Port = 0, 0
+	return e, r
+}
+
+// otherForm is what template.put returns for a packet that has the other protocol. It leaves
+// this package never.
+const otherForm = drop.Count
 
 // withoutZone returns the layers with addresses as headers carry them: a zone has a
 // meaning only on this host (RFC 4007 section 6).
@@ -316,6 +352,10 @@ func (s *Stack) encapsulate(b []byte, off int, tail []byte, unsummed bool) ([]by
 		return nil, drop.TooBig
 	}
 	start, r := t.put(b, off, len(tail), f)
+	if r == otherForm {
+		t = t.beside
+		start, r = t.put(b, off, len(tail), f)
+	}
 	if r != drop.None {
 		return nil, r
 	}

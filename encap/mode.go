@@ -22,6 +22,7 @@ var (
 	SixInSix   = Kind{"6in6", 6, framing.Bare(6)}                                                 // RFC 2473: IPv6 in IPv6, next header 41
 	GREInFour  = Kind{"gre", 4, framing.GRE{}}                                                    // RFC 2784: either in GRE in IPv4, protocol 47
 	InTeredo   = Kind{"teredo", 4, framing.SixInUDP{Local: framing.TeredoPort}}                   // RFC 4380: IPv6 in UDP in IPv4
+	InSixA44   = Kind{"6a44", 4, framing.SixInUDP{Local: framing.SixA44Port, Plain: true}}        // RFC 6751: IPv6 in UDP in IPv4, and IPv6 in IPv4
 	InSixBed4  = Kind{"6bed4", 4, framing.SixInUDP{Local: framing.SixBed4Port, Keepalives: true}} // draft-vanrein-6bed4-04: IPv6 in UDP in IPv4
 	GREInSix   = Kind{"gre6", 6, framing.GRE{}}                                                   // RFC 7676: either in GRE in IPv6, next header 47
 )
@@ -93,6 +94,7 @@ var Modes = []Mode{
 	{Name: "v4compat", Layers: []Kind{SixInFour}, Automatic: true},
 	{Name: "6over4", Layers: []Kind{SixInFour}, Automatic: true},
 	{Name: "teredo", Layers: []Kind{InTeredo}, Automatic: true},
+	{Name: "6a44", Layers: []Kind{InSixA44}, Automatic: true},
 	{Name: "6bed4", Layers: []Kind{InSixBed4}, Automatic: true},
 	{Name: "4in4", Layers: []Kind{FourInFour}},
 	{Name: "4in6", Layers: []Kind{FourInSix}},

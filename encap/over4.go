@@ -2,6 +2,7 @@ package encap
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
@@ -17,6 +18,7 @@ type over4 struct {
 	pair     resolve.Fixed
 	resolver resolve.Resolver // nil: the two endpoints are fixed
 	several  bool             // packets arrive at several addresses of ours, from which the caller has chosen this layer
+	beside   byte             // another protocol, whose packets have form 1; 0: there is none
 	static   bool             // with a static MTU, our outer packets have DF only if the inner packet has it
 }
 
@@ -33,6 +35,8 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 		return nil, false, r
 	}
 	switch {
+	case ip.Protocol() == l.beside && l.beside != 0:
+		return l.decapsulateBeside(ip)
 	case ip.Protocol() != l.protocol:
 		return nil, false, drop.UnknownProtocol
 	case ip.IsFragment(): // a raw socket reassembles, so a fragment here does not come from one
@@ -47,6 +51,21 @@ func (l *over4) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 		if l.port != 0 {
 			from.Port, at.Port = header.Ports(ip.Payload())
 		}
+		r = l.resolver.From(from, at, inner)
+	}
+	return inner, true, r
+}
+
+// decapsulateBeside is decapsulate for a packet of the other protocol.
+func (l *over4) decapsulateBeside(ip header.IPv4) ([]byte, bool, drop.Reason) {
+	if ip.IsFragment() {
+		return nil, false, drop.Fragment
+	}
+	bare := content{bare: 6, record: l.record}
+	inner, r := bare.open(ip, ip.HeaderLen(), ip.TOS())
+	if r == drop.None {
+		from, at := resolve.EndpointOf(netip.AddrPortFrom(ip.Src(), 0)), resolve.EndpointOf(netip.AddrPortFrom(ip.Dst(), 0))
+		from.Form = 1
 		r = l.resolver.From(from, at, inner)
 	}
 	return inner, true, r

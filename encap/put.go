@@ -149,6 +149,9 @@ func (p *part) resolve(pkt []byte, n int) (sum uint32, rule fragmentation, r dro
 		return 0, 0, r
 	}
 	if !to.IsPlain4() {
+		if p.beside && to.Form == 1 {
+			return 0, 0, otherForm
+		}
 		return 0, 0, drop.NoRoute
 	}
 	dst := to.IPv4()

@@ -23,6 +23,7 @@ type template struct {
 	limited    int          // how many layers decrement the encapsulation limit that a packet carries
 	unfinished bool         // headers have fields that put does not write
 	outside    *template    // for the packets of the innermost layer; nil: they leave the host
+	beside     *template    // for packets of form 1; nil: there are none
 }
 
 // short is long enough for the headers of most stacks, two layers and an option, in
@@ -52,6 +53,7 @@ type ipv4Part struct {
 	df       fragmentation    // whether the packet may be fragmented
 	record   *Record          // source of identifications
 	resolver resolve.Resolver // finds the destination; nil: the template has it
+	beside   bool             // packets of form 1 have another template
 	ported   bool             // the framing's header begins with two ports, the second of which the resolver finds
 	plain    bool             // the template has destination, DF and identification
 }
@@ -204,7 +206,7 @@ func (b *builder) fragmentation(layer, carries int) fragmentation {
 // to h, which has no bytes, but room for the header, all of it 0.
 func (b *builder) part(p *part, layer, carries int, h []byte) {
 	l := &b.layers[layer]
-	*p = part{over: l.Kind.Over(), carries: carries, keep: 0xff, ipv4Part: ipv4Part{record: b.record, resolver: l.Resolver}, ipv6Part: ipv6Part{label: b.FlowLabel}}
+	*p = part{over: l.Kind.Over(), carries: carries, keep: 0xff, ipv4Part: ipv4Part{record: b.record, resolver: l.Resolver, beside: l.Kind.Properties().Ports.Beside != 0}, ipv6Part: ipv6Part{label: b.FlowLabel}}
 	if b.DSCP != InheritDSCP {
 		p.keep, p.set = header.ECNMask, byte(b.DSCP)<<2
 	}

@@ -41,7 +41,7 @@ func TestExact(t *testing.T) {
 			t.Errorf("%+v: a datagram from another port: %v", f, r)
 		}
 	}
-	if next := (Ports{5555, 20002, true}); exact.Properties().Ports.Clash(next) || !exact.Properties().Ports.Clash(exact.Properties().Ports) || !next.Clash(Ports{5555, 20001, false}) {
+	if next := (Ports{Local: 5555, Remote: 20002, Exact: true}); exact.Properties().Ports.Clash(next) || !exact.Properties().Ports.Clash(exact.Properties().Ports) || !next.Clash(Ports{Local: 5555, Remote: 20001}) {
 		t.Error("which ports clash")
 	}
 }

@@ -34,7 +34,7 @@ func (f *FOU) properties(n int) Properties {
 	return p
 }
 
-func (f *FOU) ports() Ports { return Ports{f.Local, f.Remote, f.Exact} }
+func (f *FOU) ports() Ports { return Ports{Local: f.Local, Remote: f.Remote, Exact: f.Exact} }
 
 // Matches reports whether a UDP header has the ports of our peer's packets, and whether what
 // follows it was sent to the framing inside.

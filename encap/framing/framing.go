@@ -87,6 +87,10 @@ type Properties struct {
 type Ports struct {
 	Local, Remote uint16
 	Exact         bool // packets come from Remote only, not from any port
+	// Beside is the number of another protocol, whose packets have no ports, and are sent and
+	// received beside those of the framing: those of form 1 (resolve.Endpoint). Nothing stands
+	// between their delivery header and the inner packet. 0: there is none.
+	Beside byte
 }
 
 // matches reports whether a UDP header, which may be cut off, has the ports of a packet that

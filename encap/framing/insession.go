@@ -26,7 +26,9 @@ func (f InSession) Properties() Properties {
 }
 
 // ports returns the ports. Several connections may run to one address.
-func (f InSession) ports() Ports { return Ports{f.Local, f.Remote, f.Remote != 0} }
+func (f InSession) ports() Ports {
+	return Ports{Local: f.Local, Remote: f.Remote, Exact: f.Remote != 0}
+}
 
 // Matches reports whether a UDP header has the ports of the connection.
 func (f InSession) Matches(b []byte) bool { return f.ports().matches(b) }

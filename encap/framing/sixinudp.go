@@ -3,13 +3,15 @@ package framing
 import (
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/encap/sixa44"
 	"sixfour/encap/sixbed4"
 	"sixfour/encap/teredo"
 )
 
-// The ports of Teredo servers and of 6bed4 routers.
+// The ports of Teredo servers, of 6a44 nodes and of 6bed4 routers.
 const (
 	TeredoPort  = teredo.Port
+	SixA44Port  = sixa44.Port
 	SixBed4Port = sixbed4.Port
 )
 
@@ -19,12 +21,17 @@ const (
 type SixInUDP struct {
 	Local      uint16 // our port
 	Keepalives bool   // a datagram without payload is a control message, too
+	Plain      bool   // there are packets of protocol 41, too
 }
 
 // Properties returns the properties of the headers.
 func (f SixInUDP) Properties() Properties {
-	p := f.fou()
-	return p.properties(header.UDPLen)
+	fou := f.fou()
+	p := fou.properties(header.UDPLen)
+	if f.Plain {
+		p.Ports.Beside = header.ProtoIPv6
+	}
+	return p
 }
 
 func (f SixInUDP) fou() FOU { return FOU{Local: f.Local, Version: 6} }

@@ -48,6 +48,9 @@ func Ports(w *datapath.Wire, mark uint32, shards int) iter.Seq2[ports.Key, ports
 		if !yield(Port(l, w.Hop.Device, mark), need(l.Kind, shards)) || !yield(ICMPPort(l.Local)) {
 			return
 		}
+		if beside := besideKind(l); beside != nil && !yield(Port(beside, w.Hop.Device, mark), need(beside.Kind, shards)) {
+			return
+		}
 		if HasPorts(l.Kind) {
 			return
 		}
@@ -57,6 +60,24 @@ func Ports(w *datapath.Wire, mark uint32, shards int) iter.Seq2[ports.Key, ports
 			}
 		}
 	}
+}
+
+// besideKind returns the layer of packets with the other protocol beside those of a layer; nil:
+// there are none.
+func besideKind(l *encap.Layer) *encap.Layer {
+	if l.Kind.Properties().Ports.Beside == 0 {
+		return nil
+	}
+	return &encap.Layer{Kind: encap.SixInFour, Local: l.Local}
+}
+
+// originBeside is Origin for packets with the other protocol; not ok: there are none.
+func originBeside(w *datapath.Wire, mark uint32) (from ports.Origin, ok bool) {
+	l := besideKind(w.Outer())
+	if l == nil {
+		return from, false
+	}
+	return ports.Origin{Key: Port(l, 0, mark), Mark: mark}, true
 }
 
 // SamePorts reports whether two wires, whose packets have the same mark, certainly have the

@@ -18,6 +18,7 @@ import (
 	"sixfour/internal/liveness"
 	"sixfour/internal/ports"
 	"sixfour/internal/probe"
+	"sixfour/transport"
 	"sixfour/transport/xdp"
 )
 
@@ -142,6 +143,17 @@ func (m *Maker) Make(next *datapath.Wire, sources func() *source.Checks) (w *dat
 	if err != nil {
 		return nil, "a socket to send with: " + err.Error()
 	}
+	if from, ok := originBeside(next, m.cfg.FwMark); ok {
+		raw, err := m.Senders.Open(from, need(encap.SixInFour, m.queues))
+		if err != nil {
+			return nil, "a socket to send with: " + err.Error()
+		}
+		both := make([]transport.Sender, len(out))
+		for i := range out {
+			both[i] = transport.Beside(out[i], raw[i])
+		}
+		out = both
+	}
 	outer := next.Outer().Kind.Properties()
 	next.Senders, next.Unsummed = out, outer.Protocol == header.UDP && !outer.Session
 	if hop := &next.Hop; hop.Port != nil {
@@ -177,6 +189,9 @@ func (m *Maker) CloseUnused(paths iter.Seq[*datapath.Path]) {
 	for p := range paths {
 		if w := p.Wire.Load(); w != nil {
 			used[Origin(w, m.cfg.FwMark)] = true
+			if from, ok := originBeside(w, m.cfg.FwMark); ok {
+				used[from] = true
+			}
 		}
 	}
 	m.Senders.CloseUnused(func(from ports.Origin) bool { return used[from] })

@@ -371,7 +371,7 @@ func TestFlood(t *testing.T) {
 		}
 	}
 	w.Run(500 * time.Millisecond)
-	if n := w.Sent - sent; n > maxWrong+2 {
+	if n := w.Sent - sent; n > agent.MaxCorrections+2 {
 		t.Errorf("%d datagrams", n)
 	}
 	if n := len(a.Agent.Entries(w.Now)); n != 1 {

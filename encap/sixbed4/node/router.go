@@ -3,7 +3,6 @@ package node
 import (
 	"errors"
 	"net/netip"
-	"sync"
 	"time"
 
 	"sixfour/encap/agent"
@@ -41,7 +40,7 @@ func (m Router) Resolver(at resolve.Site) (resolve.Resolver, error) {
 	if sixbed4.IsNative(p.Value) && sixbed4.RouterOf(p.Value) != b.Local {
 		return nil, errors.New("6bed4: prefix " + m.Prefix.String() + " is that of the router at " + router(p.Value).AddrPort().Addr().String() + ", not of this one: set local to that address, or prefix to another one")
 	}
-	r := &routing{Base: b, network: p.Value.Hi}
+	r := &routing{Base: b, network: p.Value.Hi, corrections: agent.NewCorrections()}
 	for _, own := range at.Own {
 		if a, ok := header.Word6Of(own.Addr()); ok {
 			r.own = append(r.own, a)
@@ -53,28 +52,10 @@ func (m Router) Resolver(at resolve.Site) (resolve.Resolver, error) {
 // routing is the agent of a Router.
 type routing struct {
 	agent.Base
-	network uint64
-	own     []header.Word6 // addresses of the interface
-
-	mu      sync.Mutex
-	wrong   [maxWrong]wrong // with mu; peers that need a correction, and those that got one
-	pending int             // with mu
+	network     uint64
+	own         []header.Word6 // addresses of the interface
+	corrections *agent.Corrections
 }
-
-// wrong is a peer whose packets have another source than they should.
-type wrong struct {
-	at   header.Mapping
-	to   netip.Addr
-	told time.Time // zero: not yet
-}
-
-// Corrections: a peer gets one in a second, and all peers together as many as there is room
-// for.
-const (
-	maxWrong     = 64
-	correctEvery = time.Second
-	correctPause = 250 * time.Millisecond
-)
 
 // To returns the mapping in an address of the network, or the router of another network.
 func (r *routing) To(inner []byte) (resolve.Endpoint, drop.Reason) {
@@ -126,50 +107,9 @@ func (r *routing) From(e, _ resolve.Endpoint, inner []byte) drop.Reason {
 		why = drop.Spoof
 	}
 	if why == drop.Spoof {
-		r.correct(m, ip.Src())
+		r.corrections.Note(m, ip.Src())
 	}
 	return why
-}
-
-// correct notes that a peer needs a correction.
-func (r *routing) correct(at header.Mapping, to netip.Addr) {
-	if !r.mu.TryLock() {
-		return // the next packet will do
-	}
-	defer r.mu.Unlock()
-	free := -1
-	for i := range r.wrong {
-		switch w := &r.wrong[i]; {
-		case w.at == at:
-			return
-		case w.at == (header.Mapping{}):
-			free = i
-		}
-	}
-	if free >= 0 {
-		r.wrong[free] = wrong{at: at, to: to}
-		r.pending++
-	}
-}
-
-// corrections sends what correct has noted.
-func (r *routing) corrections(now time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.pending == 0 {
-		return
-	}
-	for i := range r.wrong {
-		switch w := &r.wrong[i]; {
-		case w.at == (header.Mapping{}):
-		case w.told.IsZero():
-			w.told = now
-			r.Send(w.at, sixbed4.AppendAdvertisement(nil, r.network, w.at, w.to))
-		case now.Sub(w.told) >= correctEvery:
-			*w = wrong{}
-			r.pending--
-		}
-	}
 }
 
 // Wants selects messages of the link, and datagrams without payload.
@@ -225,8 +165,10 @@ func (r *routing) Hold([]byte, time.Time) bool { return false }
 
 // Next returns answers and corrections.
 func (r *routing) Next(now time.Time) ([]resolve.Message, int, time.Time) {
-	r.corrections(now)
-	return r.Take(), 0, now.Add(correctPause)
+	r.corrections.Due(now, func(at header.Mapping, to netip.Addr) {
+		r.Send(at, sixbed4.AppendAdvertisement(nil, r.network, at, to))
+	})
+	return r.Take(), 0, now.Add(agent.CorrectionPause)
 }
 
 // Learnt returns the MTU of the link.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"sixfour/encap/resolve"
+	"sixfour/encap/sixa44"
 	"sixfour/internal/config"
 	"sixfour/internal/config/problem"
 	"sixfour/internal/config/tree"
@@ -87,6 +88,11 @@ var Rows = []Row{
 		{Name: "user", Read: readTeredoUser},
 		{Name: "password_file", Read: readTeredoPassword},
 	}, (*teredoKeys).finish)),
+	outermost("its packets have a UDP header of their own", row(mode6a44, sixA44{relay: config.Host{Addr: sixa44.Anycast}}, []tree.Key[*sixA44]{
+		{Name: "role", Read: readRole6a44},
+		{Name: "relay", Read: host4(func(m *sixA44) *config.Host { return &m.relay })},
+		{Name: "prefix", Read: value.Prefix(6, func(m *sixA44) *netip.Prefix { return &m.prefix })},
+	}, (*sixA44).finish)),
 	outermost("its packets have a UDP header of their own", row(mode6bed4, sixBed4{direct: true}, []tree.Key[*sixBed4]{
 		{Name: "role", Read: readRole6bed4},
 		{Name: "router", Read: host4(func(m *sixBed4) *config.Host { return &m.router })},

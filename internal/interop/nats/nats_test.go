@@ -68,6 +68,7 @@ func eventually(t *testing.T, what string, f func() error) {
 type internet struct {
 	t                *testing.T
 	i, s, r, h, a, b *rig.Namespace
+	boxes            map[string]*rig.Namespace // the NATs, by the name of the host
 }
 
 // program or role: who plays it.
@@ -82,7 +83,7 @@ var native = netip.MustParseAddr("2001:db8:ff::80")
 
 func newInternet(t *testing.T, natA, natB string) *internet {
 	t.Helper()
-	n := &internet{t: t}
+	n := &internet{t: t, boxes: make(map[string]*rig.Namespace)}
 	for name, ns := range map[string]**rig.Namespace{"i": &n.i, "s": &n.s, "r": &n.r, "h": &n.h, "a": &n.a, "b": &n.b} {
 		*ns = rigtest.Namespace(t, name)
 	}
@@ -150,6 +151,7 @@ func (n *internet) site(host *rig.Namespace, name, nat, outside, gateway, inside
 		return
 	}
 	box := rigtest.Namespace(n.t, "n"+name)
+	n.boxes[name] = box
 	rigtest.Must(n.t, box.Forward())
 	n.wire(n.i, "i"+name, box, "out", []string{gateway + bits}, []string{outside})
 	n.wire(box, "in", host, "h0", []string{natInside + "/24"}, []string{inside})

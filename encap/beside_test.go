@@ -1,0 +1,85 @@
+package encap_test
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+
+	"sixfour/encap"
+	"sixfour/encap/drop"
+	"sixfour/encap/header"
+	"sixfour/encap/resolve"
+	"sixfour/encap/source"
+	"sixfour/internal/vectors"
+)
+
+// toForm sends everything to one endpoint, and remembers where a packet has come from.
+type toForm struct {
+	to   resolve.Endpoint
+	from *resolve.Endpoint
+}
+
+func (r toForm) To([]byte) (resolve.Endpoint, drop.Reason) { return r.to, drop.None }
+func (r toForm) From(from, _ resolve.Endpoint, _ []byte) drop.Reason {
+	*r.from = from
+	return drop.None
+}
+
+// A mechanism with a second protocol sends and receives packets of both: those of form 1 have
+// nothing before the inner packet, as vector 6A44-4.
+func TestBeside(t *testing.T) {
+	want := vectors.Read(t)["6A44-4"]
+	inner := want[header.IPv4Len:]
+	r := toForm{from: new(resolve.Endpoint)}
+	stack := func(to string, form uint8) *encap.Stack {
+		r.to = resolve.EndpointOf(netip.MustParseAddrPort(to))
+		r.to.Form = form
+		s, err := encap.New([]encap.Layer{{Kind: encap.InSixA44, Local: netip.MustParseAddr("192.168.1.10"), Resolver: r}}, 1500, encap.DefaultOptions, source.New(nil, nil, false), encap.NewRecord())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	b := append(make([]byte, encap.Headroom), inner...)
+	plain := stack("192.168.1.11:0", 1)
+	got, why := plain.Encapsulate(b, encap.Headroom)
+	if why != drop.None || !bytes.Equal(got, want) {
+		t.Errorf("%x, %v\nwant %x", got, why, want)
+	}
+	got, why = stack("192.88.99.2:1027", 0).Encapsulate(b, encap.Headroom)
+	if why != drop.None || len(got) != header.IPv4Len+header.UDPLen+len(inner) || header.IPv4(got).Protocol() != header.UDP {
+		t.Errorf("form 0: %x, %v", got, why)
+	}
+	if got, why = stack("192.168.1.11:0", 2).Encapsulate(b, encap.Headroom); why != drop.NoRoute {
+		t.Errorf("form 2: %x, %v", got, why)
+	}
+	back := append([]byte(nil), want...)
+	copy(back[12:16], want[16:20])
+	copy(back[16:20], want[12:16])
+	header.IPv4(back).SetChecksum()
+	pkt, why := plain.Decapsulate(back)
+	if why != drop.None || !bytes.Equal(pkt, inner) || r.from.Form != 1 || r.from.Addr() != netip.MustParseAddr("192.168.1.11") {
+		t.Errorf("%x, %v, from %v, form %d", pkt, why, r.from.Addr(), r.from.Form)
+	}
+	back[6] |= 0x20 // a fragment
+	header.IPv4(back).SetChecksum()
+	if _, why := plain.Decapsulate(back); why == drop.None {
+		t.Error("a fragment is accepted")
+	}
+	if n := testing.AllocsPerRun(100, func() { plain.Encapsulate(b, encap.Headroom) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	for _, other := range []encap.Kind{encap.InTeredo, encap.InSixBed4} {
+		r.to.Form = 1
+		s, err := encap.New([]encap.Layer{{Kind: other, Local: netip.MustParseAddr("192.168.1.10"), Resolver: r}}, 1500, encap.DefaultOptions, source.New(nil, nil, false), encap.NewRecord())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, why := s.Encapsulate(b, encap.Headroom); why != drop.NoRoute {
+			t.Errorf("%v: form 1: %v", other, why)
+		}
+		if _, why := s.Decapsulate(want); why == drop.None {
+			t.Errorf("%v: protocol 41 is accepted", other)
+		}
+	}
+}
