@@ -236,13 +236,8 @@ func (c *client) Entries(now time.Time) []resolve.Entry {
 
 // Mapped returns the address and port outside the NAT, or why they are not known.
 func (c *client) Mapped() (at netip.AddrPort, why string) {
-	switch me := c.self.Load(); {
-	case me != nil:
+	if me := c.self.Load(); me != nil {
 		return me.mapped.AddrPort(), ""
-	case c.phase == offline:
-		return at, "the server does not answer: does UDP pass to port 3544 of both its addresses?"
-	case c.lost:
-		return at, "the NAT has another mapping for us than before, or has none: the server is asked again"
 	}
-	return at, ""
+	return at, c.why
 }

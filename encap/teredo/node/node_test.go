@@ -148,23 +148,25 @@ func TestNative(t *testing.T) {
 	}
 }
 
-// A relay on the host of the server reaches the clients of that.
+// A relay at an address of a server reaches the clients of the server.
 func TestRelayBesideServer(t *testing.T) {
-	w, server, relay := newInternetWith(t, server1)
-	c := newClient(w, "c", agenttest.PortRestricted, "203.0.113.7", "10.0.0.5")
-	w.Run(2 * time.Second)
-	for range 2 { // the client tests the source of the first one
-		relay.Say(agenttest.UDP(agenttest.IP6("2001:db8:ff::80"), addr(c), "in"))
-		w.Run(3 * time.Second)
-	}
-	if !c.Heard("in") {
-		t.Errorf("drops of the relay %v, of the server %v, of the client %v", relay.Drops, server.Drops, c.Drops)
-	}
-	// What pretends to come from the server itself is not passed on.
-	sent := w.Sent
-	server.Receive(server.At[0], server.At[0], teredo.AppendBubble(nil, teredo.NonceAddress(1), addr(c)))
-	if w.Sent != sent || server.Drops[drop.Martian] != 1 {
-		t.Errorf("%d sent; drops %v", w.Sent-sent, server.Drops)
+	for _, at := range []string{server1, server2} {
+		w, server, relay := newInternetWith(t, at)
+		c := newClient(w, "c", agenttest.PortRestricted, "203.0.113.7", "10.0.0.5")
+		w.Run(2 * time.Second)
+		for range 2 { // the client tests the source of the first one
+			relay.Say(agenttest.UDP(agenttest.IP6("2001:db8:ff::80"), addr(c), "in"))
+			w.Run(3 * time.Second)
+		}
+		if !c.Heard("in") {
+			t.Errorf("drops of the relay %v, of the server %v, of the client %v", relay.Drops, server.Drops, c.Drops)
+		}
+		// What pretends to come from the server itself is not passed on.
+		sent := w.Sent
+		server.Receive(server.At[0], server.At[0], teredo.AppendBubble(nil, teredo.NonceAddress(1), addr(c)))
+		if w.Sent != sent || server.Drops[drop.Martian] != 1 {
+			t.Errorf("%d sent; drops %v", w.Sent-sent, server.Drops)
+		}
 	}
 }
 
@@ -190,8 +192,32 @@ func TestMapped(t *testing.T) {
 			}
 		}
 	}
-	if !strings.Contains(said, "another mapping") || !strings.Contains(said, "server does not answer") {
+	if said != whySilent {
 		t.Errorf("said %q", said)
+	}
+	for range 300 { // the reason stays while the server is asked again
+		w.Run(time.Second)
+		if at, why := q.Mapped(); at.IsValid() || why != whySilent {
+			t.Fatalf("still silent: %v, %q", at, why)
+		}
+	}
+	w.Lose = nil
+	w.Run(2 * time.Minute)
+	if at, why := q.Mapped(); !at.IsValid() || why != "" {
+		t.Errorf("qualified again: %v, %q", at, why)
+	}
+	clear(c.Maps) // the NAT has restarted
+	c.Maps[header.Mapping{}] = 1234
+	said = ""
+	w.Lose = func(_, _ header.Mapping, _ []byte) bool {
+		if _, why := q.Mapped(); why != "" {
+			said = why
+		}
+		return false
+	}
+	w.Run(40 * time.Second)
+	if at, why := q.Mapped(); said != whyMoved || at.Port() != 1234 || why != "" {
+		t.Errorf("said %q; now %v, %q", said, at, why)
 	}
 }
 

@@ -18,6 +18,12 @@ const (
 	addressLife  = 10 * 365 * 24 * time.Hour // the address is removed when the mapping is lost
 )
 
+// Why a client is not qualified.
+const (
+	whySilent = "the server does not answer: does UDP pass to port 3544 of both its addresses?"
+	whyMoved  = "the NAT has another mapping for us than before: the server is asked again"
+)
+
 // phase is how far a client knows its NAT.
 type phase uint8
 
@@ -46,7 +52,7 @@ type qualification struct {
 	first   header.Mapping // that the server sees at its first address
 	flags   uint16         // of the address, as long as the mapping stays
 	contact time.Time      // when the server was last heard of
-	lost    bool           // the mapping, since the last qualification
+	why     string         // the client is not qualified any more
 }
 
 // qualify sends what is due, and returns when more is.
@@ -69,10 +75,10 @@ func (c *client) qualify(now time.Time) time.Time {
 	}
 	if c.tries == solicitTries {
 		if c.phase == refreshes {
-			c.lose()
+			c.lose(whySilent)
 			return c.qualify(now)
 		}
-		c.phase, c.tries, c.next = offline, 0, now.Add(restart)
+		c.phase, c.tries, c.next, c.why = offline, 0, now.Add(restart), whySilent
 		return c.next
 	}
 	if c.tries == 0 {
@@ -95,9 +101,9 @@ func (c *client) qualify(now time.Time) time.Time {
 func (c *client) interval() time.Duration { return refresh - rand.N(refresh/4) }
 
 // lose forgets the mapping and all peers: the client begins again.
-func (c *client) lose() {
+func (c *client) lose(why string) {
 	c.self.Store(nil)
-	c.lost = true
+	c.why = why
 	c.phase, c.tries, c.next = asksFirst, 0, time.Time{}
 	c.peers.all(func(*peer) bool { return false })
 	clear(c.asked)
@@ -128,11 +134,11 @@ func (c *client) advertised(m *teredo.Message, from header.Mapping, now time.Tim
 		if me := c.self.Load(); me == nil || me.mapped != c.first {
 			c.flags = teredo.RandomFlags(uint16(rand.Uint32()))
 		}
-		c.lost = false
+		c.why = ""
 		c.self.Store(&self{addr: teredo.Address(c.servers[0], c.first, c.flags), mapped: c.first, symmetric: m.Origin != c.first, until: now.Add(addressLife)})
 	case refreshes:
 		if m.Origin != c.first {
-			c.lose()
+			c.lose(whyMoved)
 			return drop.None
 		}
 	}

@@ -127,7 +127,7 @@ func (s *server) Wants(inner []byte) bool {
 // isNeighbour reports whether a mapping is that of another node on this host, such as a relay.
 // The kernel lets no packets in from outside that claim to be from there.
 func (s *server) isNeighbour(m header.Mapping) bool {
-	return m.Addr == s.bind[0] && m.Port != teredo.Port && m.Port != 0
+	return s.Owns(m.Addr) && m.Port != teredo.Port && m.Port != 0
 }
 
 // Receive answers solicitations, and passes on what is for clients.
