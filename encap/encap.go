@@ -116,10 +116,10 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 	return s, nil
 }
 
-// addBeside adds the template for packets with another protocol in the outermost layer; 0: there
-// are none.
+// addBeside adds the templates for packets with another protocol in the outermost layer; 0: there
+// are none. Each template has one, wherever packets enter the stack.
 func (s *Stack) addBeside(p PathMTU, protocol byte) error {
-	if protocol == 0 || s.enter6 == nil {
+	if protocol == 0 {
 		return nil
 	}
 	layers := slices.Clone(s.layers)
@@ -129,7 +129,11 @@ func (s *Stack) addBeside(p PathMTU, protocol byte) error {
 	if err != nil {
 		return err
 	}
-	s.enter6.beside = other.enter6
+	for _, pair := range [...][2]*template{{s.enter4, other.enter4}, {s.enter6, other.enter6}, {s.limited6, other.limited6}} {
+		for t, beside := pair[0], pair[1]; t != nil; t, beside = t.outside, beside.outside {
+			t.beside = beside
+		}
+	}
 	return nil
 }
 
@@ -353,8 +357,7 @@ func (s *Stack) encapsulate(b []byte, off int, tail []byte, unsummed bool) ([]by
 	}
 	start, r := t.put(b, off, len(tail), f)
 	if r == otherForm {
-		t = t.beside
-		start, r = t.put(b, off, len(tail), f)
+		t, start, r = t.putBeside(b, off, len(tail), f)
 	}
 	if r != drop.None {
 		return nil, r

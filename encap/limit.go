@@ -34,7 +34,11 @@ func (s *Stack) encapsulateLimited(b []byte, off int, tail []byte, t *template, 
 	case int(limit) < t.limited:
 		return nil, drop.EncapLimit
 	}
-	start, r := t.put(b, off, len(tail), fieldsOf(b[off:]))
+	f := fieldsOf(b[off:])
+	start, r := t.put(b, off, len(tail), f)
+	if r == otherForm {
+		t, start, r = t.putBeside(b, off, len(tail), f)
+	}
 	if r != drop.None {
 		return nil, r
 	}

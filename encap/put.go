@@ -84,10 +84,23 @@ func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 	return start, drop.None
 }
 
+// putBeside is put with the template for packets of form 1, which it also returns. Templates
+// of parts of a stack have none.
+func (t *template) putBeside(b []byte, off, tail int, f fields) (*template, int, drop.Reason) {
+	if t.beside == nil {
+		return t, 0, drop.NoRoute
+	}
+	start, r := t.beside.put(b, off, tail, f)
+	return t.beside, start, r
+}
+
 // encapsulate calls put and finish for a packet that continues with tail. Limit is the
 // packet's encapsulation limit, for templates that use it.
 func (t *template) encapsulate(b []byte, off int, tail []byte, f fields, limit byte) (int, drop.Reason) {
 	start, r := t.put(b, off, len(tail), f)
+	if r == otherForm {
+		t, start, r = t.putBeside(b, off, len(tail), f)
+	}
 	if r == drop.None && t.unfinished {
 		t.finish(b, off, tail, limit, false)
 	}
