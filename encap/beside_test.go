@@ -83,3 +83,18 @@ func TestBeside(t *testing.T) {
 		}
 	}
 }
+
+// What a relay sends to a client is vector 6A44-6b.
+func TestRelay6a44(t *testing.T) {
+	want := vectors.Read(t)["6A44-6b"]
+	inner := want[header.IPv4Len+header.UDPLen:]
+	r := toForm{from: new(resolve.Endpoint), to: resolve.EndpointOf(netip.MustParseAddrPort("203.0.113.9:40200"))}
+	s, err := encap.New([]encap.Layer{{Kind: encap.InSixA44, Local: netip.MustParseAddr("192.88.99.2"), Resolver: r}}, 1500, encap.DefaultOptions, source.New(nil, nil, false), encap.NewRecord())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, why := s.Encapsulate(append(make([]byte, encap.Headroom), inner...), encap.Headroom)
+	if why != drop.None || !bytes.Equal(got, want) {
+		t.Errorf("%v\n%x\nwant\n%x", why, got, want)
+	}
+}

@@ -16,15 +16,15 @@ type Kind struct {
 
 // The kinds without ports, with the framings' default options.
 var (
-	SixInFour  = Kind{"6in4", 4, framing.Bare(6)}                                                 // RFC 4213: IPv6 in IPv4, protocol 41
-	FourInFour = Kind{"4in4", 4, framing.Bare(4)}                                                 // RFC 2003: IPv4 in IPv4, protocol 4
-	FourInSix  = Kind{"4in6", 6, framing.Bare(4)}                                                 // RFC 2473: IPv4 in IPv6, next header 4
-	SixInSix   = Kind{"6in6", 6, framing.Bare(6)}                                                 // RFC 2473: IPv6 in IPv6, next header 41
-	GREInFour  = Kind{"gre", 4, framing.GRE{}}                                                    // RFC 2784: either in GRE in IPv4, protocol 47
-	InTeredo   = Kind{"teredo", 4, framing.SixInUDP{Local: framing.TeredoPort}}                   // RFC 4380: IPv6 in UDP in IPv4
-	InSixA44   = Kind{"6a44", 4, framing.SixInUDP{Local: framing.SixA44Port, Plain: true}}        // RFC 6751: IPv6 in UDP in IPv4, and IPv6 in IPv4
-	InSixBed4  = Kind{"6bed4", 4, framing.SixInUDP{Local: framing.SixBed4Port, Keepalives: true}} // draft-vanrein-6bed4-04: IPv6 in UDP in IPv4
-	GREInSix   = Kind{"gre6", 6, framing.GRE{}}                                                   // RFC 7676: either in GRE in IPv6, next header 47
+	SixInFour  = Kind{"6in4", 4, framing.Bare(6)}                                                            // RFC 4213: IPv6 in IPv4, protocol 41
+	FourInFour = Kind{"4in4", 4, framing.Bare(4)}                                                            // RFC 2003: IPv4 in IPv4, protocol 4
+	FourInSix  = Kind{"4in6", 6, framing.Bare(4)}                                                            // RFC 2473: IPv4 in IPv6, next header 4
+	SixInSix   = Kind{"6in6", 6, framing.Bare(6)}                                                            // RFC 2473: IPv6 in IPv6, next header 41
+	GREInFour  = Kind{"gre", 4, framing.GRE{}}                                                               // RFC 2784: either in GRE in IPv4, protocol 47
+	InTeredo   = Kind{"teredo", 4, framing.SixInUDP{Local: framing.TeredoPort}}                              // RFC 4380: IPv6 in UDP in IPv4
+	InSixA44   = Kind{"6a44", 4, framing.SixInUDP{Local: framing.SixA44Port, Plain: true, NoChecksum: true}} // RFC 6751: IPv6 in UDP in IPv4, and IPv6 in IPv4
+	InSixBed4  = Kind{"6bed4", 4, framing.SixInUDP{Local: framing.SixBed4Port, Keepalives: true}}            // draft-vanrein-6bed4-04: IPv6 in UDP in IPv4
+	GREInSix   = Kind{"gre6", 6, framing.GRE{}}                                                              // RFC 7676: either in GRE in IPv6, next header 47
 )
 
 // String returns the layer's name in the configuration.

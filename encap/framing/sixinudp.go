@@ -22,6 +22,7 @@ type SixInUDP struct {
 	Local      uint16 // our port
 	Keepalives bool   // a datagram without payload is a control message, too
 	Plain      bool   // there are packets of protocol 41, too
+	NoChecksum bool   // the UDP checksum of packets is 0
 }
 
 // Properties returns the properties of the headers.
@@ -34,7 +35,7 @@ func (f SixInUDP) Properties() Properties {
 	return p
 }
 
-func (f SixInUDP) fou() FOU { return FOU{Local: f.Local, Version: 6} }
+func (f SixInUDP) fou() FOU { return FOU{Local: f.Local, Version: 6, NoChecksum: f.NoChecksum} }
 
 // Matches reports whether a UDP header has our port.
 func (f SixInUDP) Matches(b []byte) bool { return f.fou().Matches(b) }

@@ -254,7 +254,7 @@ func (in *Inbound) fromAnywhere(t *Table, pkt []byte) {
 		ip := header.IPv4(pkt)
 		for _, e := range t.toAny(ip.Dst()) {
 			wire := e.Wire()
-			if e.protocol != ip.Protocol() && e.ports.Beside != ip.Protocol() || in.At.IsValid() && wire.Outer().Local != in.At {
+			if !e.takes(ip.Protocol()) || in.At.IsValid() && wire.Outer().Local != in.At {
 				continue
 			}
 			in.end = e

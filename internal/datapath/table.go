@@ -83,6 +83,11 @@ func (e *End) set(l *encap.Layer) {
 	}
 }
 
+// takes reports whether packets of a protocol are for the end.
+func (e *End) takes(protocol byte) bool {
+	return e.protocol == protocol || e.ports.Beside == protocol && protocol != 0
+}
+
 // Wire returns the path that decapsulates the end's packets.
 func (e *End) Wire() *Wire { return e.Arrives.Load() }
 

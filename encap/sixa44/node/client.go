@@ -23,7 +23,7 @@ type Client struct{ Relay resolve.Host }
 // Framing returns the framing of the client's packets, beside which there are those of protocol
 // 41.
 func (Client) Framing() framing.Framing {
-	return framing.SixInUDP{Local: sixa44.Port, Plain: true}
+	return framing.SixInUDP{Local: sixa44.Port, Plain: true, NoChecksum: true}
 }
 
 // Hosts returns the relay.

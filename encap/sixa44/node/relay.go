@@ -22,7 +22,7 @@ type Relay struct {
 }
 
 // Framing returns the framing of the relay's packets.
-func (Relay) Framing() framing.Framing { return framing.SixInUDP{Local: sixa44.Port} }
+func (Relay) Framing() framing.Framing { return framing.SixInUDP{Local: sixa44.Port, NoChecksum: true} }
 
 // Hosts is empty: a relay needs no other host.
 func (Relay) Hosts() []resolve.Host { return nil }
@@ -61,11 +61,15 @@ func (r *relay) leads(dst header.Word6) (header.Mapping, drop.Reason) {
 	return p.At, drop.None
 }
 
-// isOurTeredo reports whether an address is that of a Teredo client at our address: packets to
-// it would come back (RFC 6751 section 6.6).
+// isOurTeredo reports whether an address is that of a Teredo client at our address, or at that
+// of all relays: packets to it would come back (RFC 6751 section 6.6).
 func (r *relay) isOurTeredo(a header.Word6) bool {
-	return teredo.Is(a) && r.Owns(teredo.ClientOf(a).Addr)
+	at := teredo.ClientOf(a).Addr
+	return teredo.Is(a) && (r.Owns(at) || at == anycast)
 }
+
+// anycast is sixa44.Anycast as a number.
+var anycast = agent.Word(sixa44.Anycast)
 
 // To returns the mapping in the destination of a packet from the IPv6 side.
 func (r *relay) To(inner []byte) (resolve.Endpoint, drop.Reason) {
