@@ -112,6 +112,9 @@ func (p *peer) To(inner []byte) (resolve.Endpoint, drop.Reason) {
 		if !isGlobal(dst) && !sixbed4.IsNative(dst) && dst.Hi != me.Hi {
 			return resolve.Endpoint{}, drop.Martian
 		}
+		if isNeighbour(*me, dst) {
+			sixbed4.SetSeen(ip, false)
+		}
 		return agent.Endpoint(p.router), drop.None
 	}
 	at := sixbed4.MappingOf(dst)
@@ -138,11 +141,14 @@ func isOurs(me, a header.Word6) bool {
 
 // mayBePeer reports whether packets to an address may go directly.
 func (p *peer) mayBePeer(me, dst header.Word6) bool {
-	if !p.direct || !sixbed4.Fits(dst) || dst.Hi != me.Hi && !(sixbed4.IsNative(me) && sixbed4.IsNative(dst)) {
-		return false
-	}
 	at := sixbed4.MappingOf(dst)
-	return at != p.router && p.Reachable(at)
+	return p.direct && isNeighbour(me, dst) && at != p.router && p.Reachable(at)
+}
+
+// isNeighbour reports whether an address is that of a 6bed4 peer, for which the flags in the
+// traffic class have a meaning.
+func isNeighbour(me, a header.Word6) bool {
+	return sixbed4.Fits(a) && (a.Hi == me.Hi || sixbed4.IsNative(me) && sixbed4.IsNative(a))
 }
 
 // From accepts packets to our address, from the router or from the peer that is in the source.
@@ -168,10 +174,8 @@ func (p *peer) From(e, _ resolve.Endpoint, inner []byte) drop.Reason {
 		}
 	}
 	said := sixbed4.SetSeen(ip, false)
-	if !sixbed4.Fits(src) {
-		return drop.None
-	}
-	if r := p.Find(key(sixbed4.MappingOf(src))); r != nil {
+	// Others may have addresses whose second half is that of the remote.
+	if r := p.Find(key(sixbed4.MappingOf(src))); r != nil && r.addr.Hi == src.Hi && sixbed4.Fits(src) {
 		if m == p.router {
 			mark(&r.through)
 		} else {
@@ -254,15 +258,16 @@ func (p *peer) Hold(pkt []byte, now time.Time) bool {
 	if me == nil {
 		return false
 	}
-	r := p.add(sixbed4.MappingOf(header.ReadWord6(ip.Dest())), now)
+	r := p.add(header.ReadWord6(ip.Dest()), now)
+	copied := append([]byte(nil), pkt...)
+	sixbed4.SetSeen(copied, r != nil && r.tell.Load())
 	if r == nil { // no room: without peering
-		return p.Forward(p.router, append([]byte(nil), pkt...))
+		return p.Forward(p.router, copied)
 	}
 	p.tick = now
 	mark(&r.sent)
-	copied := append([]byte(nil), pkt...)
 	if r.goesDirect(sixbed4.PolicyOf(ip.TrafficClass())) {
-		return p.Forward(r.at, copied)
+		return p.Forward(r.at(), copied)
 	}
 	return p.Forward(p.router, copied)
 }
@@ -276,7 +281,7 @@ func (p *peer) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 			p.All(func(r *remote) bool {
 				probe, keep := r.tick(now)
 				if probe && keep {
-					p.Send(r.at, nil)
+					p.Send(r.at(), nil)
 				}
 				return keep
 			})
@@ -345,10 +350,7 @@ func (p *peer) Entries(now time.Time) []resolve.Entry {
 	}
 	list := []resolve.Entry{e}
 	p.All(func(r *remote) bool {
-		e := resolve.Entry{Link: r.at.AddrPort(), State: r.phase.String()}
-		if me != nil {
-			e.Node = sixbed4.Address(me.Hi, r.at, ownLAN).Addr()
-		}
+		e := resolve.Entry{Link: r.at().AddrPort(), State: r.phase.String(), Node: r.addr.Addr()}
 		if !r.last.IsZero() {
 			e.Age = now.Sub(r.last)
 		}

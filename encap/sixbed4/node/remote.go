@@ -40,14 +40,14 @@ func (p phase) String() string {
 
 // remote is another peer. What To and From use is atomic.
 type remote struct {
-	at      header.Mapping
-	direct  atomic.Bool // packets go to it directly
-	failed  atomic.Bool // the phase is failed
-	tell    atomic.Bool // packets to it say that its direct ones arrive
-	sent    atomic.Bool // packets were sent to it since the last tick
-	heard   atomic.Bool // direct packets have come from it since the last tick
-	seen    atomic.Bool // it has said that ours arrive, since the last tick
-	through atomic.Bool // packets that it sent through the router have come since the last tick
+	addr    header.Word6 // to which packets were sent first
+	direct  atomic.Bool  // packets go to it directly
+	failed  atomic.Bool  // the phase is failed
+	tell    atomic.Bool  // packets to it say that its direct ones arrive
+	sent    atomic.Bool  // packets were sent to it since the last tick
+	heard   atomic.Bool  // direct packets have come from it since the last tick
+	seen    atomic.Bool  // it has said that ours arrive, since the last tick
+	through atomic.Bool  // packets that it sent through the router have come since the last tick
 
 	// Used only by the methods of Agent.
 	phase    phase
@@ -58,6 +58,9 @@ type remote struct {
 	lastUsed time.Time
 	last     time.Time // when anything came from it
 }
+
+// at returns the mapping of the remote.
+func (r *remote) at() header.Mapping { return sixbed4.MappingOf(r.addr) }
 
 // mark sets a flag. It writes only if that changes something, because others read it.
 func mark(flag *atomic.Bool) {
@@ -151,12 +154,13 @@ func newRemotes() remotes { return remotes{agent.NewTable[remote](maxRemotes)} }
 
 // add returns a remote, and makes it if it is not known: nil if there is no room, because
 // others are in use.
-func (t remotes) add(m header.Mapping, now time.Time) *remote {
-	if r := t.Find(key(m)); r != nil {
+func (t remotes) add(a header.Word6, now time.Time) *remote {
+	k := key(sixbed4.MappingOf(a))
+	if r := t.Find(k); r != nil {
 		return r
 	}
-	return t.Add(key(m), func(r *remote) {
-		r.at, r.lastUsed = m, now
+	return t.Add(k, func(r *remote) {
+		r.addr, r.lastUsed = a, now
 		r.enter(initial, now)
 	}, func(r *remote) bool {
 		return !r.sent.Load() && now.Sub(r.lastUsed) >= peerTime
