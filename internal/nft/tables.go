@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/nftables"
@@ -154,13 +155,20 @@ func (t *Tables) Exists(family nftables.TableFamily) (bool, error) {
 	return true, nil
 }
 
+// requesting is held while changes are requested: the library numbers sets of all connections
+// by a variable that nothing protects.
+var requesting sync.Mutex
+
 // Change makes the changes that f requests, all or none.
 func (t *Tables) Change(f func(*nftables.Conn) error) error {
-	if err := f(t.conn); err != nil {
+	requesting.Lock()
+	err := f(t.conn)
+	requesting.Unlock()
+	if err != nil {
 		return err
 	}
 	t.limit()
-	err := t.conn.Flush()
+	err = t.conn.Flush()
 	if first := unix.Errno(0); errors.As(err, &first) { // the kernel returns an error for each part
 		return first
 	}

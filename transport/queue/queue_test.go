@@ -22,6 +22,7 @@ func number(p *Packet) int { return int(p.B[0])<<8 | int(p.B[1]) }
 // are too many.
 func TestOutboxDropsOldest(t *testing.T) {
 	into := make([]*Packet, 10000)
+	later := time.Now().Add(time.Hour) // none is too old, however long the test takes
 	for _, c := range []struct {
 		name          string
 		fill          func(o *Outbox)
@@ -30,20 +31,22 @@ func TestOutboxDropsOldest(t *testing.T) {
 	}{
 		{"few", func(o *Outbox) {
 			for i := range 100 {
-				o.Put(numbered(i, 0))
+				p := numbered(i, 0)
+				p.Since = later
+				o.Put(p)
 			}
 		}, 0, 100, 0},
 		{"many", func(o *Outbox) {
 			for i := range maxOutbox + 10 {
 				p := numbered(i, 0)
-				p.B = p.B[:2]
+				p.B, p.Since = p.B[:2], later
 				o.Put(p)
 			}
 		}, 10, maxOutbox, 10},
 		{"large", func(o *Outbox) {
 			for i := range maxOutboxBytes/2000 + 10 {
 				p := numbered(i, 0)
-				p.B = p.mem[:2000]
+				p.B, p.Since = p.mem[:2000], later
 				o.Put(p)
 			}
 		}, 10, maxOutboxBytes / 2000, 10},
