@@ -19,6 +19,7 @@ import (
 	"sixfour/internal/datapath"
 	"sixfour/internal/pcapng"
 	"sixfour/internal/recovery"
+	"sixfour/internal/tally"
 	"sixfour/transport"
 )
 
@@ -33,7 +34,7 @@ type Runner struct {
 	mu    sync.Mutex // guards agent
 	agent resolve.Agent
 
-	drops datapath.Drops
+	drops tally.Drops
 }
 
 // Events are what a Runner reports. It calls the functions from any goroutine.
@@ -174,7 +175,7 @@ func (r *Runner) send(wire *datapath.Wire, scratch []byte, send []resolve.Messag
 			o.Encapsulate = func(b []byte, off int) ([]byte, drop.Reason) { return stack.Datagram(b, off, m.From, m.To.AddrPort()) }
 		}
 		if not := wire.Emit(&o); not != nil {
-			r.drops.Lose(&r.path.Out, &capture.Packet{At: o.At, Outer: datapath.Whole(not.Outer), Inner: datapath.Whole(m.Bytes), Reason: not.Reason, Err: not.Err})
+			r.drops.Lose(&r.path.Out, &capture.Packet{At: o.At, Outer: capture.Whole(not.Outer), Inner: capture.Whole(m.Bytes), Reason: not.Reason, Err: not.Err})
 		} else {
 			r.path.Out.Carried(1, n)
 		}

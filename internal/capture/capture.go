@@ -82,6 +82,9 @@ type Packet struct {
 // Bytes is a packet in two parts; if both are empty, there is no packet.
 type Bytes struct{ Head, Body []byte }
 
+// Whole returns a packet that is in one part.
+func Whole(b []byte) Bytes { return Bytes{Head: b} }
+
 // Len is the packet's length in bytes.
 func (b *Bytes) Len() int { return len(b.Head) + len(b.Body) }
 

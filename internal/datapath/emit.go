@@ -91,9 +91,9 @@ func (w *Wire) Emit(o *Own) *NotSent {
 	if !shown {
 		return nil
 	}
-	c := &capture.Packet{At: o.At, Direction: pcapng.Outbound, Inner: Whole(o.Inner), Note: o.Note, Path: w.Path.number()}
+	c := &capture.Packet{At: o.At, Direction: pcapng.Outbound, Inner: capture.Whole(o.Inner), Note: o.Note, Path: w.Path.number()}
 	if len(outer) == 1 {
-		c.Outer = Whole(outer[0])
+		c.Outer = capture.Whole(outer[0])
 	} else {
 		c.Fragments = outer
 	}

@@ -17,6 +17,7 @@ import (
 	"sixfour/encap/resolve"
 	"sixfour/encap/source"
 	"sixfour/internal/capture"
+	"sixfour/internal/tally"
 	"sixfour/transport"
 	"sixfour/tun"
 )
@@ -93,7 +94,7 @@ func (s *checking) Send(pkts []transport.Packet) (int, error) {
 }
 
 // lost returns how many packets were dropped for any reason.
-func lost(cs ...*Counters) (n uint64) {
+func lost(cs ...*tally.Counters) (n uint64) {
 	for _, c := range cs {
 		for _, d := range c.Traffic().Drops {
 			n += d
@@ -209,8 +210,8 @@ func TestPaddingStays(t *testing.T) {
 	if fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if p.Sample.size != 1300 || p.Out.bytes.Load() != 1340 {
-		t.Errorf("the large one of %d, all of %d", p.Sample.size, p.Out.bytes.Load())
+	if p.Sample.size != 1300 || p.Out.Traffic().Bytes != 1340 {
+		t.Errorf("the large one of %d, all of %d", p.Sample.size, p.Out.Traffic().Bytes)
 	}
 }
 

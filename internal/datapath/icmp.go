@@ -96,7 +96,7 @@ func (o *ICMPInbound) handle(b []byte) {
 		_, ours := wire.Stack.Unquote(err.Quote)
 		return ours
 	}); e != nil {
-		e.Path.Tunnel.Show(&capture.Packet{Direction: pcapng.Inbound, Outer: Whole(pkt), Note: noteICMP, Path: e.Path.number()})
+		e.Path.Tunnel.Show(&capture.Packet{Direction: pcapng.Inbound, Outer: capture.Whole(pkt), Note: noteICMP, Path: e.Path.number()})
 		e.Path.handleICMP(header.Source(pkt), err)
 	} else if about != nil && about.Probes.SentOutside(err.Quote) {
 		about.Owner.Reported(header.Source(pkt), err)
@@ -157,7 +157,7 @@ func answersOuter(pkt []byte, zone uint32, t *Table) bool {
 		return false
 	}
 	if e := t.about(sent, zone, func(e *End) bool { return e.Path.Probes.IsReply(m, reply) }); e != nil {
-		e.Path.Tunnel.Show(&capture.Packet{Direction: pcapng.Inbound, Outer: Whole(pkt), Note: noteProbed, Path: e.Path.number()})
+		e.Path.Tunnel.Show(&capture.Packet{Direction: pcapng.Inbound, Outer: capture.Whole(pkt), Note: noteProbed, Path: e.Path.number()})
 		e.Path.Probes.PassReply(m)
 	}
 	return true

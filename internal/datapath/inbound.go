@@ -15,6 +15,7 @@ import (
 	"sixfour/internal/capture"
 	"sixfour/internal/pcapng"
 	"sixfour/internal/recovery"
+	"sixfour/internal/tally"
 	"sixfour/transport"
 	"sixfour/transport/datagrams"
 	"sixfour/transport/wait"
@@ -32,7 +33,7 @@ type Inbound struct {
 	Place
 	Rx       transport.Receiver
 	segments segmenter // rx, if the kernel may have merged its packets (GRO)
-	drops    Drops
+	drops    tally.Drops
 	lost     uint32 // losses that the receiver has reported
 
 	end *End // of the packet being handled; nil: none
@@ -94,7 +95,7 @@ type sink struct {
 	queue  int // of the device
 	mtu    int64
 	gather *tun.Gatherer
-	drops  Drops
+	drops  tally.Drops
 	kept   []capture.Packet // copies of packets in the gatherer, for captures
 
 	touched bool // in Inbound.touched
@@ -111,7 +112,7 @@ func (p *Plane) NewInbound(at Place, log *zap.Logger, rx transport.Receiver) *In
 	segments, _ := rx.(segmenter)
 	return &Inbound{
 		Plane: p, Place: at, Rx: rx, segments: segments, buffers: newBuffers(),
-		drops: Drops{log: log, capturing: &p.Captures, direction: pcapng.Inbound, strangers: &p.Strangers},
+		drops: tally.Drops{Log: log, Captures: &p.Captures, Direction: pcapng.Inbound, Strangers: &p.Strangers},
 	}
 }
 
@@ -155,7 +156,7 @@ func (in *Inbound) Run() {
 				in.Plane.Failed(in.Rx, err)
 				return
 			}
-			in.drops.log.Warn("cannot receive packets", zap.Error(err))
+			in.drops.Log.Warn("cannot receive packets", zap.Error(err))
 			time.Sleep(readPause)
 			continue
 		}
@@ -192,12 +193,12 @@ func (in *Inbound) carry(n int) {
 		defer in.moment.End()
 	}
 	in.Start(in.bufs[:n], in.meta[:n])
-	for recovery.Guard(in.drops.log, "handling a received packet", func() { in.open(t) }) {
-		recovery.Guard(in.drops.log, "counting a lost packet", in.lostByPanic)
+	for recovery.Guard(in.drops.Log, "handling a received packet", func() { in.open(t) }) {
+		recovery.Guard(in.drops.Log, "counting a lost packet", in.lostByPanic)
 	}
 	for _, s := range in.touched {
 		s.touched = false
-		if recovery.Guard(s.drops.log, "writing packets to the interface", func() { s.flush(in.seen) }) {
+		if recovery.Guard(s.drops.Log, "writing packets to the interface", func() { s.flush(in.seen) }) {
 			in.replace(s)
 		}
 	}
@@ -214,7 +215,7 @@ func (in *Inbound) open(t *Table) {
 			in.pkt, in.note = in.keep(pkt), ""
 		}
 		if len(pkt) < header.IPv4Len || header.Version(pkt) == 6 && len(pkt) < header.IPv6Len { // a packet too large for its buffer has size 0
-			in.drops.Lose(&in.Stray, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Reason: drop.Truncated})
+			in.drops.Lose(&in.Stray, &capture.Packet{At: in.moment.At, Outer: capture.Whole(in.outer()), Reason: drop.Truncated})
 			continue
 		}
 		if e := t.Find(pkt, in.Zone); e != nil {
@@ -238,7 +239,7 @@ func (in *Inbound) open(t *Table) {
 		} else if is, why := in.message(pkt); !is {
 			in.fromAnywhere(t, pkt)
 		} else if why != drop.None {
-			in.drops.Lose(&in.Stray, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Reason: why})
+			in.drops.Lose(&in.Stray, &capture.Packet{At: in.moment.At, Outer: capture.Whole(in.outer()), Reason: why})
 		}
 	}
 	in.end = nil
@@ -269,7 +270,7 @@ func (in *Inbound) fromAnywhere(t *Table, pkt []byte) {
 		}
 	}
 	if first == nil {
-		in.drops.Lose(&in.Stray, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Reason: drop.ForeignSource})
+		in.drops.Lose(&in.Stray, &capture.Packet{At: in.moment.At, Outer: capture.Whole(in.outer()), Reason: drop.ForeignSource})
 		return
 	}
 	if first.Path.Peer.returned(pkt) {

@@ -15,6 +15,7 @@ import (
 	"sixfour/internal/capture"
 	"sixfour/internal/pcapng"
 	"sixfour/internal/recovery"
+	"sixfour/internal/tally"
 	"sixfour/transport"
 	"sixfour/transport/wait"
 	"sixfour/tun"
@@ -25,7 +26,7 @@ type Outbound struct {
 	t     *Tunnel
 	queue *tun.Queue
 	index int // of the queue, and of the sender
-	drops Drops
+	drops tally.Drops
 	sent  [][]byte // for captures: the outer packets of one inner packet
 
 	*workspace
@@ -89,7 +90,7 @@ func (o *Outbound) Run() {
 	for o.queue.Wait() == nil {
 		o.workspace = workspaces.Get().(*workspace)
 		var err error
-		if recovery.Guard(o.drops.log, "sending packets from the interface", func() { err = o.carry() }) {
+		if recovery.Guard(o.drops.Log, "sending packets from the interface", func() { err = o.carry() }) {
 			o.failed()
 		} else {
 			workspaces.Put(o.workspace)
@@ -140,18 +141,18 @@ func (o *Outbound) add(b []byte) int {
 	super, r := tun.ParseSuper(b[encap.Headroom-tun.VirtioLen:])
 	inner, n := super.Packet(), super.Segments()
 	if r != drop.None {
-		o.drops.Lose(&o.t.Out, &capture.Packet{Inner: Whole(b[min(encap.Headroom, len(b)):]), Reason: r})
+		o.drops.Lose(&o.t.Out, &capture.Packet{Inner: capture.Whole(b[min(encap.Headroom, len(b)):]), Reason: r})
 		return 1
 	}
 	p := o.t.Peers.to(inner)
 	if p == nil {
-		o.drops.Lose(&o.t.Out, &capture.Packet{Inner: Whole(inner), Reason: drop.NoPeer, Count: n})
+		o.drops.Lose(&o.t.Out, &capture.Packet{Inner: capture.Whole(inner), Reason: drop.NoPeer, Count: n})
 		o.t.Reply.NoWay(icmp.Unreachable, inner)
 		return n
 	}
 	wire := p.wireFor(inner)
 	if wire == nil {
-		o.drops.Lose(&p.First().Out, &capture.Packet{Inner: Whole(inner), Reason: drop.NoRoute, Count: n})
+		o.drops.Lose(&p.First().Out, &capture.Packet{Inner: capture.Whole(inner), Reason: drop.NoRoute, Count: n})
 		return n
 	}
 	if soft := &wire.Path.ICMP.soft; soft.Pending.Load() != 0 {

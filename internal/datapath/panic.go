@@ -31,7 +31,7 @@ func (in *Inbound) lostByPanic() {
 			}
 		}
 	}
-	in.drops.Lose(c, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Reason: drop.InternalError, Path: in.number()})
+	in.drops.Lose(c, &capture.Packet{At: in.moment.At, Outer: capture.Whole(in.outer()), Reason: drop.InternalError, Path: in.number()})
 }
 
 // replace is called after a panic in a sink's flush. It discards the sink.

@@ -11,6 +11,7 @@ import (
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
 	"sixfour/internal/probe"
+	"sixfour/internal/tally"
 	"sixfour/internal/twoways"
 )
 
@@ -100,7 +101,7 @@ func (p *Peer) answer(ip header.IPv6) bool {
 // Path is one way to a peer. It exists as long as the configuration has it, also while
 // nothing can be sent.
 type Path struct {
-	In, Out Counters // first, to be on cache lines of their own
+	In, Out tally.Counters // first, to be on cache lines of their own
 	PathOf
 	Wire   atomic.Pointer[Wire] // nil: packets cannot be sent now
 	Record *encap.Record

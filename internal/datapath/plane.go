@@ -13,14 +13,15 @@ import (
 	"sync/atomic"
 
 	"sixfour/internal/capture"
+	"sixfour/internal/tally"
 	"sixfour/transport"
 )
 
 // Plane is what all goroutines that receive outer packets share.
 type Plane struct {
 	Table     atomic.Pointer[Table]
-	Stray     Counters                 // of packets that belong to no tunnel
-	Strangers Strangers                // the sources of those packets
+	Stray     tally.Counters           // of packets that belong to no tunnel
+	Strangers tally.Strangers          // the sources of those packets
 	Captures  capture.Set              // of all tunnels
 	messages  atomic.Pointer[Messages] // see SetMessages
 

@@ -7,6 +7,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/internal/capture"
 	"sixfour/internal/pcapng"
+	"sixfour/internal/tally"
 	"sixfour/transport"
 )
 
@@ -36,26 +37,9 @@ const (
 )
 
 // Drops returns a drop counter for one direction of the tunnel.
-func (t *Tunnel) Drops(name string, d pcapng.Direction) Drops {
-	return Drops{log: t.Log.Named(name), capturing: t.Captures, tunnel: t.Name, direction: d}
+func (t *Tunnel) Drops(name string, d pcapng.Direction) tally.Drops {
+	return tally.Drops{Log: t.Log.Named(name), Captures: t.Captures, Tunnel: t.Name, Direction: d}
 }
-
-// Lose counts and logs one or more packets that are not carried, and shows them to the
-// captures.
-func (d *Drops) Lose(c *Counters, p *capture.Packet) {
-	pkt := p.Outer.Head
-	if len(pkt) == 0 {
-		pkt = p.Inner.Head
-	}
-	d.CountN(c, p.Reason, max(p.Count, 1), pkt, p.Err)
-	if seen := d.capturing.Taps(); seen != nil {
-		p.Direction = d.direction
-		seen.Show(d.tunnel, p)
-	}
-}
-
-// Whole wraps a contiguous packet for captures.
-func Whole(b []byte) capture.Bytes { return capture.Bytes{Head: b} }
 
 // innerOf returns the inner packet in an outer packet made by a stack: its last size bytes.
 func innerOf(outer transport.Packet, size int) capture.Bytes {
@@ -118,19 +102,19 @@ func (p *Path) number() int { return int(p.Number.Load()) }
 // packet.
 func (in *Inbound) show(t *Tunnel, inner []byte, note string) {
 	if in.seen != nil {
-		in.seen.Show(t.Name, &capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: Whole(in.pkt), Inner: Whole(inner), Note: note, Path: in.number()})
+		in.seen.Show(t.Name, &capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: capture.Whole(in.pkt), Inner: capture.Whole(inner), Note: note, Path: in.number()})
 	}
 }
 
 // lose counts the current packet as dropped, with its inner packet, if known, and the
 // reason.
 func (in *Inbound) lose(s *sink, p *Path, inner []byte, r drop.Reason, err error) {
-	s.drops.Lose(&p.In, &capture.Packet{At: in.moment.At, Outer: Whole(in.outer()), Inner: Whole(inner), Reason: r, Err: err, Path: in.number()})
+	s.drops.Lose(&p.In, &capture.Packet{At: in.moment.At, Outer: capture.Whole(in.outer()), Inner: capture.Whole(inner), Reason: r, Err: err, Path: in.number()})
 }
 
 // keepFor stores a packet until the device has accepted or refused it.
 func (s *sink) keepFor(in *Inbound, inner []byte) {
-	s.kept = append(s.kept, capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: Whole(in.pkt), Inner: Whole(in.keep(inner)), Note: in.note, Path: in.number()})
+	s.kept = append(s.kept, capture.Packet{At: in.moment.At, Direction: pcapng.Inbound, Outer: capture.Whole(in.pkt), Inner: capture.Whole(in.keep(inner)), Note: in.note, Path: in.number()})
 }
 
 // showKept shows the stored packets of a batch. The device has refused those with the
@@ -182,9 +166,9 @@ func (o *Outbound) showSent(path *Path, inner []byte) {
 	if o.sent == nil {
 		return
 	}
-	p := &capture.Packet{At: o.moment.At, Direction: pcapng.Outbound, Inner: Whole(inner), Path: path.number()}
+	p := &capture.Packet{At: o.moment.At, Direction: pcapng.Outbound, Inner: capture.Whole(inner), Path: path.number()}
 	if len(o.sent) == 1 {
-		p.Outer = Whole(o.sent[0])
+		p.Outer = capture.Whole(o.sent[0])
 	} else {
 		p.Fragments = o.sent
 	}

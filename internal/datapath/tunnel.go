@@ -12,6 +12,7 @@ import (
 	"sixfour/encap/source"
 	"sixfour/internal/capture"
 	"sixfour/internal/icmpreply"
+	"sixfour/internal/tally"
 	"sixfour/tun"
 )
 
@@ -22,7 +23,7 @@ type Tunnel struct {
 	Name     string // of the interface
 	Queues   int    // of the interface
 	Log      *zap.Logger
-	In, Out  Counters // packets that belong to no peer
+	In, Out  tally.Counters // packets that belong to no peer
 	Reply    *icmpreply.Replier
 	Captures *capture.Set // nil: no captures
 	Owner    TunnelOwner

@@ -1,4 +1,4 @@
-package datapath
+package tally
 
 import (
 	"net/netip"
