@@ -16,6 +16,7 @@ import (
 )
 
 func TestPing(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.a, configA())
 	start(t, h.b, configB())
@@ -38,6 +39,7 @@ func TestPing(t *testing.T) {
 
 // The interface need not have the address of the IPv6 layer: the daemon answers for it.
 func TestPingAnsweredByDaemon(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA(`address = ["10.0.0.1/30"]`))
 	b := start(t, h.b, configB())
@@ -60,6 +62,7 @@ func TestPingAnsweredByDaemon(t *testing.T) {
 
 // The packets on the wire, read by a decoder that is not ours.
 func TestWire(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.a, configA())
 	start(t, h.b, configB())
@@ -131,6 +134,7 @@ func TestUDP(t *testing.T) {
 // Packets are sent through AF_XDP, through the socket while AF_XDP cannot be used, and
 // through AF_XDP again.
 func TestXDP(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA(`io = "xdp"`))
 	b := start(t, h.b, configB(`io = "auto"`))
@@ -173,6 +177,7 @@ func TestXDP(t *testing.T) {
 }
 
 func Test6in4(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.a, plainA())
 	b := start(t, h.b, plainB())
@@ -187,6 +192,7 @@ func Test6in4(t *testing.T) {
 // With options that change the packets on the wire, packets are still carried, in any
 // combination of ends.
 func TestOptions(t *testing.T) {
+	t.Parallel()
 	for _, lines := range [][]string{
 		{`encap_limit = 4`},
 		{`pmtu = "static"`, `mtu = 1400`},
@@ -208,6 +214,7 @@ func TestOptions(t *testing.T) {
 // An outer path of 1280 bytes leaves IPv4 1220, and IPv6 less than it needs:
 // with IPv6 on the interface its MTU stays 1280 and outer packets are fragmented.
 func TestSmallPath(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, address4, address6 string
 		mtu                      int
@@ -241,6 +248,7 @@ func TestSmallPath(t *testing.T) {
 
 // The interface is in another namespace, and the outer side stays.
 func TestNetns(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	inner := newNamespace(t, "inner")
 	a := start(t, h.a, configA(`netns = "`+inner.Path()+`"`, `routes = ["192.168.2.0/24"]`))

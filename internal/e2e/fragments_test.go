@@ -87,6 +87,7 @@ func TestFragmentFlood(t *testing.T) {
 // The MSS of a SYN is reduced to what fits the tunnel, unless that is switched off. Its
 // checksum is right, otherwise the receiver would not answer.
 func TestMSSClamp(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		line string
 		want uint16
@@ -141,6 +142,7 @@ func TestMSSClamp(t *testing.T) {
 // Tunnels through tunnels: two with four layers together carry packets. A third one that
 // routes lead into them waits, with the reason.
 func TestNesting(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	const second = `
 [[tunnel]]

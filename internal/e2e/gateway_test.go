@@ -21,6 +21,7 @@ import (
 // with a's own address where that is intended, and from c to the old address. Nothing is
 // left behind.
 func TestGateway(t *testing.T) {
+	t.Parallel()
 	n := newInternet(t)
 	n.checkDirect(t)
 	wasA := kernelState(t, n.a)
@@ -63,6 +64,7 @@ func TestGateway(t *testing.T) {
 
 // A server that forwarded before continues to forward, for all hosts.
 func TestGatewayOfARouter(t *testing.T) {
+	t.Parallel()
 	n := newInternet(t)
 	must(t, n.b.Forward())
 	was := kernelState(t, n.b)
@@ -76,6 +78,7 @@ func TestGatewayOfARouter(t *testing.T) {
 // If an administrator turns forwarding on for the whole host while the daemon has turned it
 // on for itself, it stays on.
 func TestGatewayLeavesForwarding(t *testing.T) {
+	t.Parallel()
 	n := newInternet(t)
 	must(t, n.b.Sysctl("net/ipv6/conf/all/forwarding", "1"))
 	b := start(t, n.b, serverConfig())
@@ -90,6 +93,7 @@ func TestGatewayLeavesForwarding(t *testing.T) {
 
 // Rules and routes that another program removes are restored, and connections continue.
 func TestGatewayRestores(t *testing.T) {
+	t.Parallel()
 	n := newInternet(t)
 	n.forward6(t)
 	start(t, n.b, serverConfig())
@@ -168,6 +172,7 @@ func TestGatewayRestores(t *testing.T) {
 // A reload adds the gateway, changes it and removes it, and the tunnel carries packets all
 // the time.
 func TestGatewayReload(t *testing.T) {
+	t.Parallel()
 	n := newInternet(t)
 	n.forward6(t)
 	plain, server := fmt.Sprintf(twoEnds, addrB, 1, 2, 1, 1), fmt.Sprintf(twoEnds, addrA, 2, 1, 2, 2)
@@ -198,6 +203,7 @@ func TestGatewayReload(t *testing.T) {
 // While the peer is down no packet leaves by the old default route, and SSH to the host
 // still works.
 func TestGatewayNeverLeaks(t *testing.T) {
+	t.Parallel()
 	n := newInternet(t)
 	b := start(t, n.b, serverConfig())
 	start(t, n.a, clientConfig())
@@ -222,6 +228,7 @@ func TestGatewayNeverLeaks(t *testing.T) {
 // What a killed daemon leaves behind is removed by "sixfourd -clean", and by the next
 // daemon.
 func TestGatewayAfterACrash(t *testing.T) {
+	t.Parallel()
 	n := newInternet(t)
 	n.forward6(t)
 	wasA, wasB := kernelState(t, n.a), kernelState(t, n.b)
@@ -257,6 +264,7 @@ func TestGatewayAfterACrash(t *testing.T) {
 // daemon; neither does "sixfourd -clean". A second daemon reports why it cannot have the
 // default route.
 func TestTwoGateways(t *testing.T) {
+	t.Parallel()
 	n := newInternet(t)
 	n.forward6(t)
 	was := kernelState(t, n.a)
@@ -284,6 +292,7 @@ func TestTwoGateways(t *testing.T) {
 // Connections to hosts behind the client, such as a container with a published port, are
 // answered on the path by which they came.
 func TestGatewayFollowsForwarded(t *testing.T) {
+	t.Parallel()
 	n := newInternet(t)
 	n.forward6(t)
 	must(t, n.a.Forward())
@@ -320,6 +329,7 @@ func TestGatewayFollowsForwarded(t *testing.T) {
 // Marks of other programs stay in effect: a tunnel with a mark and a rule for it, and a
 // rule of the administrator after ours.
 func TestGatewayBesideOtherRules(t *testing.T) {
+	t.Parallel()
 	n := newInternet(t)
 	n.forward6(t)
 	// Marked packets have a routing table of their own, as before, and only they have a
@@ -342,6 +352,7 @@ func TestGatewayBesideOtherRules(t *testing.T) {
 
 // With a configuration that cannot work the gateway is not ready, with the reason.
 func TestGatewayWithoutInterface(t *testing.T) {
+	t.Parallel()
 	n := newInternet(t)
 	b := start(t, n.b, strings.Replace(serverConfig(), "eth0", "eth1", 1))
 	b.wait(t, "there is no interface eth1")

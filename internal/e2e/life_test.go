@@ -41,6 +41,7 @@ func leftovers(t *testing.T, ns *rig.Namespace) (found []string) {
 }
 
 func TestSIGTERMLeavesNothing(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		a := start(t, h.a, configA(`routes = ["192.168.2.0/24", "192.168.3.0/24"]`))
@@ -60,6 +61,7 @@ func TestSIGTERMLeavesNothing(t *testing.T) {
 }
 
 func TestKillAndRestart(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
 	for range 3 {
@@ -118,6 +120,7 @@ func TestRestartUnderTraffic(t *testing.T) {
 // An old interface of ours is replaced, with everything on it. An interface of another
 // program is not changed, and is named in the error.
 func TestStaleInterface(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
 	makeTun := func(alias string) {
@@ -178,6 +181,7 @@ func TestSecondDaemonForTheSameInterface(t *testing.T) {
 
 // What disappears and comes back is waited for, with the state in the log.
 func TestHeals(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
 	must(t, h.a.DelAddr("va", netip.PrefixFrom(outerA, 24)))
@@ -240,6 +244,7 @@ func TestHeals(t *testing.T) {
 
 // local = "auto" uses the address that routing chooses, and follows it.
 func TestLocalAuto(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
 	auto := strings.Replace(configA(), `local = "203.0.113.10"`, `local = "auto"`, 1)
@@ -256,6 +261,7 @@ func TestLocalAuto(t *testing.T) {
 // With a mark, a rule keeps outer packets out of the tunnel into which all packets are
 // routed, including those to the peer's address.
 func TestMark(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	const mark, table = 7, 100
 	must(t, h.a.Do(func() error {
@@ -284,6 +290,7 @@ func TestMark(t *testing.T) {
 
 // A route to the peer that leads into the tunnel itself is not used.
 func TestRouteIntoItself(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA())
 	must(t, h.a.AddRoute(netip.PrefixFrom(outerB, 32), netip.Addr{}, "six0"))
@@ -299,6 +306,7 @@ func TestRouteIntoItself(t *testing.T) {
 
 // Without the capabilities, the error says how to get them.
 func TestUnprivileged(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	path := filepath.Join(filepath.Dir(program), "nobody.toml")
 	must(t, os.WriteFile(path, []byte(configA()), 0o644))
@@ -315,6 +323,7 @@ func TestUnprivileged(t *testing.T) {
 
 // systemd is notified when the tunnels can carry packets, and not before.
 func TestNotify(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	socket := filepath.Join(t.TempDir(), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
@@ -343,6 +352,7 @@ func TestNotify(t *testing.T) {
 
 // SIGHUP makes the daemon read its file, even if the file has not changed.
 func TestSIGHUP(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	d := start(t, h.a, configA())
 	must(t, d.cmd.Process.Signal(syscall.SIGHUP))
@@ -354,6 +364,7 @@ func TestSIGHUP(t *testing.T) {
 
 // A file with errors changes nothing on the system.
 func TestBadConfigurationChangesNothing(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	d := launch(t, h.a, configA(`mtu = 60`, `rotes = []`, `ttl = 0`))
 	if code := d.exit(t); code != 2 || strings.Count(d.log.String(), "\n") != 3 {
@@ -367,6 +378,7 @@ func TestBadConfigurationChangesNothing(t *testing.T) {
 // A peer may be a name. The hosts file has localhost, which is this host; the other name
 // does not exist.
 func TestRemoteName(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t, "a")
 	name := func(remote string) string {
 		return strings.NewReplacer(`remote = "203.0.113.20"`, `remote = "`+remote+`"`, `local = "203.0.113.10"`, `local = "127.0.64.9"`).Replace(configA())

@@ -13,6 +13,7 @@ import (
 // A daemon whose log cannot be written continues: on a full disk, and after the reader of
 // its pipe has ended.
 func TestLogCannotBeWritten(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)

@@ -64,6 +64,7 @@ func scrape(t *testing.T, ns *rig.Namespace, name string, labels map[string]stri
 
 // The counters are the same as in the status, and /readyz follows the state of the tunnel.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
 	a := start(t, h.a, listenLine+configA())

@@ -95,6 +95,7 @@ func TestOperate(t *testing.T) {
 // A second daemon with the same configuration ends with an error; the first one and its
 // socket stay.
 func TestSecondDaemonAtTheSameSocket(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	first := start(t, h.a, configA())
 	cmd := exec.Command(program, first.cmd.Args[1:]...) // elsewhere, so that only the socket is the same

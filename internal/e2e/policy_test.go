@@ -18,6 +18,7 @@ import (
 // packets, those of the socket and those with AF_XDP configured. Without them packets are
 // sent by AF_XDP again.
 func TestPolicyByProtocol(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		kind
 		protocol      int

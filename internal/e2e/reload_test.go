@@ -74,6 +74,7 @@ func other(name string, self, other int, lines ...string) string {
 // A reload makes its changes in place where that is possible, and leaves everything else
 // unchanged.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.b, configB(`routes = ["10.1.0.1/32"]`)+other("gre0", 2, 1, `address = ["10.5.0.2/24"]`))
 	a := start(t, h.a, configA(`routes = ["192.168.2.0/24", "192.168.3.0/24"]`))
@@ -176,6 +177,7 @@ func TestReload(t *testing.T) {
 
 // An invalid file changes nothing, and each of its problems is reported, with its position.
 func TestReloadOfAnInvalidFile(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
 	a := start(t, h.a, configA(`routes = ["192.168.2.0/24"]`))
@@ -208,6 +210,7 @@ func TestReloadOfAnInvalidFile(t *testing.T) {
 
 // If any step of applying a new configuration fails, everything is restored.
 func TestReloadIsRolledBack(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	foreign := netip.MustParsePrefix("192.168.9.0/24")
 	must(t, h.a.AddRoute(foreign, outerB, "va"))

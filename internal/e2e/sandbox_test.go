@@ -78,6 +78,7 @@ func TestRestricted(t *testing.T) {
 // A daemon that root has started, by hand or in a script, becomes the package's user if
 // there is one that has the needed access, and otherwise reports why not.
 func TestDropsRoot(t *testing.T) {
+	t.Parallel()
 	const uid = 64321
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
@@ -163,6 +164,7 @@ func TestDropsRoot(t *testing.T) {
 // If a reload needs a right that the daemon has given up, the error says so, and what to
 // do; it is not just an error of the kernel.
 func TestReloadBeyondSandbox(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	inner := newNamespace(t, "inner")
 	a := start(t, h.a, configA())

@@ -67,6 +67,7 @@ func unreachable(t *testing.T, ns *rig.Namespace, quoted byte) (dropped bool) {
 // If the kernel has its own tunnels, here a device with the name of one, its ICMP errors to
 // our peers are suppressed for as long as that is the case and the daemon runs.
 func TestShield(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	start(t, h.b, configB())
 	a := start(t, h.a, "[security]\npacket_filter = \"on\"\n"+configA())
@@ -113,6 +114,7 @@ func TestNoPacketFilter(t *testing.T) {
 // Two daemons in one namespace, one of which ends normally, the other by SIGKILL: each has
 // its own table, which disappears with it.
 func TestTwoShields(t *testing.T) {
+	t.Parallel()
 	h := newHosts(t, 1500)
 	third := netip.MustParseAddr("203.0.113.11")
 	must(t, h.a.AddAddr("va", netip.PrefixFrom(third, 24)))
