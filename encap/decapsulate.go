@@ -83,7 +83,7 @@ func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
 		return nil, r
 	}
 	for i, l := range slices.Backward(s.in) {
-		if l, ok := l.(*over6); ok && l.pair.Accepts6(header.IPv6(pkt)) == drop.None {
+		if l, ok := l.(*over6); ok && l.accepts(header.IPv6(pkt)) == drop.None {
 			return s.strip(pkt, i+1)
 		}
 	}

@@ -80,8 +80,8 @@ func New(layers []Layer, p PathMTU, o Options, sources *source.Checks, rec *Reco
 			in := &over4{c, pair, l.Resolver, several && b.props[i].Ports.Local != 0, b.props[i].Ports.Beside, o.StaticMTU}
 			s.in[i], checks[i] = in, newLoopCheck(&in.pair, &in.content, l.Resolver != nil)
 		} else {
-			in := &over6{c, pair}
-			s.in[i], checks[i] = in, newLoopCheck(&in.pair, &in.content, false)
+			in := &over6{c, pair, l.Resolver}
+			s.in[i], checks[i] = in, newLoopCheck(&in.pair, &in.content, l.Resolver != nil)
 		}
 	}
 	if err := b.checkLimit(); err != nil {
@@ -233,8 +233,7 @@ func (s *Stack) LimitTo(inner []byte) TunnelMTU {
 		}
 	}
 	if mtu := s.mtuFor(inner); mtu != 0 {
-		// The outermost layer carries 1280 bytes even over a path with a smaller MTU.
-		limit = min(limit, max(TunnelMTU(mtu), MinTunnelMTU6+header.IPv4Len)-TunnelMTU(s.Overhead(version)))
+		limit = min(limit, TunnelMTU(max(int(mtu), s.leastWhole())-s.Overhead(version)))
 		if version == 6 {
 			limit = max(limit, MinTunnelMTU6)
 		}
@@ -252,6 +251,16 @@ func (s *Stack) keepsWhole(inner []byte) bool {
 // that has the DF of its inner packet.
 func (s *Stack) NeedsPathMTU() bool {
 	return !s.options.StaticMTU || s.outer == 6 || s.enter4 != nil && s.enter4.first6() < 0 && !s.options.IgnoreDF
+}
+
+// leastWhole returns the size of the outer packets that every destination of a resolver
+// counts as carrying: over IPv4 the outermost layer carries inner packets of 1280 bytes even
+// over a path with a smaller MTU.
+func (s *Stack) leastWhole() int {
+	if s.outer == 4 {
+		return int(MinTunnelMTU6) + header.IPv4Len
+	}
+	return int(MinTunnelMTU6)
 }
 
 // mtuFor returns the recorded path MTU to the outer destination that a resolver finds

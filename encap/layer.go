@@ -15,8 +15,8 @@ type Layer struct {
 	// The outer addresses, of the IP version that Kind.Over returns. Remote is not set if
 	// there is a Resolver.
 	Local, Remote netip.Addr
-	// Resolver finds the outer destination of each packet, in a layer over IPv4. If it is
-	// nil, the destination is Remote.
+	// Resolver finds the outer destination of each packet. If it is nil, the destination is
+	// Remote.
 	Resolver resolve.Resolver
 }
 
@@ -53,7 +53,7 @@ func (l Layer) check() error {
 		return fmt.Errorf("encap: layer %v has a header of %d bytes, which is longer than the %d that there is room for", l.Kind, p.Overhead, framing.MaxLen)
 	}
 	_, dual := l.Resolver.(resolve.DualResolver)
-	if l.Resolver != nil && (l.Kind.over != 4 || !p.Carries6 || p.Carries4 && !dual) {
+	if l.Resolver != nil && p.Carries4 && !dual {
 		return fmt.Errorf("encap: layer %v cannot find its addresses itself", l.Kind)
 	}
 	return nil

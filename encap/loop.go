@@ -47,15 +47,20 @@ func (o *loopCheck) between4(ip header.IPv4) bool {
 	return (o.anywhere && o.pair.From4(ip) || o.pair.Sends4(ip)) && (o.ported == nil || o.sends(ip.Payload(), ip.FirstBytes()))
 }
 
+// sends6 reports whether a packet has the layer's addresses.
+func (o *loopCheck) sends6(ip header.IPv6) bool {
+	return o.pair.Sends6(ip) || o.anywhere && o.pair.From6(ip)
+}
+
 // is6 also recognizes packets with headers that the layer, or fragmentation, puts before what
 // the layer carries: an encapsulation limit and a fragment header. In a later fragment of a
 // packet that begins with options, what they lead to is not visible: it counts as the layer's.
 func (o *loopCheck) is6(ip header.IPv6) bool {
 	switch ip.NextHeader() {
 	case o.protocol:
-		return o.pair.Sends6(ip) && (o.ported == nil || o.sends(ip.Payload(), true))
+		return o.sends6(ip) && (o.ported == nil || o.sends(ip.Payload(), true))
 	case header.DestOptions, header.FragmentHdr:
-		if !o.pair.Sends6(ip) {
+		if !o.sends6(ip) {
 			return false
 		}
 		up, ok := header.FindUpper(ip)

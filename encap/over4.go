@@ -3,6 +3,7 @@ package encap
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
@@ -107,13 +108,21 @@ func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	}
 	q.taken = true
 	q.inner, q.size, q.version, ok = l.codec.Unquote(pkt[header.IPv4Len:], size-header.IPv4Len)
-	if ok && l.resolver != nil && len(q.inner) >= header.IPv6Len && q.inner[0]>>4 == 6 {
-		// The destination of the quoted packet must be the one that we would use.
-		inner := append([]byte(nil), q.inner...) // the resolver may write to it
-		dst, r := l.resolver.To(inner)
-		ok = r == drop.None && dst.Addr() == ip.Dst()
+	return q, ok && leadsTo(l.resolver, q.inner, ip.Dst())
+}
+
+// leadsTo reports whether an inner packet that an ICMP error quotes may have been sent to an
+// outer address: with a resolver, that must be the address that we would use. Of a packet
+// without a whole IP header, nothing is known.
+func leadsTo(r resolve.Resolver, quote []byte, dst netip.Addr) bool {
+	if r == nil || len(quote) < header.IPv4Len || header.Version(quote) == 6 && len(quote) < header.IPv6Len {
+		return true
 	}
-	return q, ok
+	if _, dual := r.(resolve.DualResolver); header.Version(quote) != 6 && !dual {
+		return true
+	}
+	to, why := r.To(slices.Clone(quote)) // the resolver may write to it
+	return why == drop.None && to.Addr() == dst
 }
 
 // sends reports whether a header has the outer addresses of the packets that we send.

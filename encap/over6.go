@@ -10,7 +10,27 @@ import (
 // after it.
 type over6 struct {
 	content
-	pair resolve.Fixed
+	pair     resolve.Fixed
+	resolver resolve.Resolver // nil: the two endpoints are fixed
+}
+
+// accepts returns drop.None if the addresses of a packet are those of packets for this layer.
+// If there is a resolver, it decides on the source when it sees the inner packet.
+func (l *over6) accepts(ip header.IPv6) drop.Reason {
+	r := l.pair.Accepts6(ip)
+	if r == drop.ForeignSource && l.resolver != nil {
+		return drop.None
+	}
+	return r
+}
+
+// from asks the resolver about an inner packet. The framing's header is at ip[at:].
+func (l *over6) from(ip header.IPv6, at int, inner []byte) drop.Reason {
+	from, to := resolve.Endpoint6(header.ReadWord6(ip.Source())), resolve.Endpoint6(header.ReadWord6(ip.Dest()))
+	if l.port != 0 {
+		from.Port, to.Port = header.Ports(ip[at:])
+	}
+	return l.resolver.From(from, to, inner)
 }
 
 func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
@@ -22,6 +42,10 @@ func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 	case l.protocol:
 		switch r := l.pair.Accepts6(ip); r {
 		case drop.None:
+		case drop.ForeignSource:
+			if l.resolver == nil {
+				return nil, false, r
+			}
 		case drop.ForeignDestination: // another tunnel passes through ours
 			return nil, false, drop.None
 		default:
@@ -36,13 +60,16 @@ func (l *over6) decapsulate(pkt []byte) ([]byte, bool, drop.Reason) {
 		return nil, false, drop.None
 	}
 	inner, r := l.open(pkt, header.IPv6Len, ip.TrafficClass())
+	if l.resolver != nil && r == drop.None {
+		r = l.from(ip, header.IPv6Len, inner)
+	}
 	return inner, true, r
 }
 
 // decapsulateExtended is decapsulate for packets with extension headers
 // (RFC 2473 section 3.3): they are walked only in packets to our own end.
 func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) {
-	from := l.pair.Accepts6(ip)
+	from := l.accepts(ip)
 	if from == drop.ForeignDestination {
 		return nil, false, drop.None
 	}
@@ -65,14 +92,21 @@ func (l *over6) decapsulateExtended(ip header.IPv6) ([]byte, bool, drop.Reason) 
 		return nil, false, drop.None
 	}
 	inner, r := l.open(ip, up.Offset, ip.TrafficClass())
+	if l.resolver != nil && r == drop.None {
+		r = l.from(ip, up.Offset, inner)
+	}
 	return inner, true, r
 }
 
 func (l *over6) openDatagram(payload []byte, o header.Outer) ([]byte, drop.Reason) {
-	if r := l.pair.Accepts(o); r != drop.None {
+	if r := l.pair.Accepts(o); r != drop.None && (l.resolver == nil || r != drop.ForeignSource) {
 		return nil, r
 	}
-	return l.content.openDatagram(payload, o)
+	inner, r := l.content.openDatagram(payload, o)
+	if l.resolver != nil && r == drop.None {
+		r = l.resolver.From(resolve.EndpointOf(o.From), resolve.EndpointOf(o.At), inner)
+	}
+	return inner, r
 }
 
 // unquote checks a quoted header against what this layer sends: the addresses, and what
@@ -83,7 +117,7 @@ func (l *over6) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 		return q, true // of the other version, or cut off: it is not known whether the layer sent it
 	}
 	ip := header.IPv6(pkt)
-	if !l.pair.Sends6(ip) {
+	if l.resolver == nil && !l.pair.Sends6(ip) || l.resolver != nil && !l.pair.From6(ip) {
 		return q, true
 	}
 	next, off := ip.NextHeader(), header.IPv6Len
@@ -102,5 +136,5 @@ func (l *over6) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	}
 	q.taken = true
 	q.inner, q.size, q.version, ok = l.codec.Unquote(pkt[off:], size-off)
-	return q, ok
+	return q, ok && leadsTo(l.resolver, q.inner, ip.Dst())
 }

@@ -49,18 +49,22 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 	if len(b)-off+inside.size > header.IPv6Len+65535 {
 		return refused(drop.TooBig)
 	}
+	most := t.limit + t.size // size of the outermost packets
+	if mtu := s.mtuFor(b[off:]); mtu != 0 {
+		most = min(most, max(int(mtu), s.leastWhole()))
+	}
 	start, r := inside.encapsulate(b, off, nil, fieldsOf(b[off:]), limit)
 	if r != drop.None {
 		return refused(r)
 	}
 	whole, id := b[start:], s.record.nextID6()
 	if outside == nil {
-		pieces := fragment.IPv6(whole, t.limit+inside.size, id, scratch, 0)
+		pieces := fragment.IPv6(whole, most, id, scratch, 0)
 		return func(yield func([]byte, drop.Reason) bool) {
 			pieces(func(p []byte) bool { return yield(p, drop.None) })
 		}
 	}
-	return outside.each(fragment.IPv6(whole, outside.limit, id, scratch, Headroom), scratch, limit-byte(inside.limited))
+	return outside.each(fragment.IPv6(whole, min(outside.limit, most-outside.size), id, scratch, Headroom), scratch, limit-byte(inside.limited))
 }
 
 // piecesOutside is EncapsulatePieces for an IPv4 packet with DF that enters a layer over
@@ -98,7 +102,8 @@ func (t *template) first6() int {
 // upTo splits the template after its nth part.
 func (t *template) upTo(n int) (inside *template, outside *template) {
 	size := 0
-	inside, outside = &template{parts: t.parts[:n+1], limit: t.limit, unfinished: t.unfinished}, t
+	inside, outside = &template{parts: slices.Clone(t.parts[:n+1]), limit: t.limit, unfinished: t.unfinished}, t
+	inside.parts[n].whole = true
 	for i := range inside.parts {
 		size += inside.parts[i].size
 		if inside.parts[i].limited {

@@ -62,6 +62,11 @@ func (t *template) put(b []byte, off, tail int, f fields) (int, drop.Reason) {
 			binary.BigEndian.PutUint32(h[0:], word)
 			binary.BigEndian.PutUint16(h[4:], uint16(n-header.IPv6Len))
 			h[7] = f.ttl
+			if p.resolver != nil {
+				if r := p.resolve6(b[end-p.size:], n); r != drop.None {
+					return 0, r
+				}
+			}
 		} else {
 			h := (*[header.IPv4Len]byte)(b[end-p.size:])
 			sum := p.sum
@@ -187,4 +192,28 @@ func (p *part) resolve(pkt []byte, n int) (sum uint32, rule fragmentation, r dro
 		}
 	}
 	return sum, rule, drop.None
+}
+
+// resolve6 is resolve for an IPv6 header.
+func (p *part) resolve6(pkt []byte, n int) drop.Reason {
+	to, r := p.resolver.To(pkt[p.size:])
+	if r != drop.None {
+		return r
+	}
+	if !to.IsPlain6() {
+		return drop.NoRoute
+	}
+	dst := to.IPv6()
+	binary.BigEndian.PutUint64(pkt[24:], dst.Hi)
+	binary.BigEndian.PutUint64(pkt[32:], dst.Lo)
+	if p.ported {
+		binary.BigEndian.PutUint16(pkt[p.size-p.framing+2:], to.Port)
+	}
+	if p.whole || p.record.destMTUs.empty() {
+		return drop.None
+	}
+	if mtu := p.record.mtuTo(to); mtu != 0 && n > max(int(mtu), int(MinTunnelMTU6)) {
+		return drop.TooBig
+	}
+	return drop.None
 }

@@ -47,7 +47,7 @@ func (s *Stack) Unquote(quote []byte) (Quote, bool) {
 		q.Outside += l.overhead(s.options)
 	}
 	if s.layers[i].Resolver != nil {
-		q.To = header.IPv4(pkt).Dst()
+		q.To = header.Dest(pkt)
 	}
 	for u.taken {
 		if len(u.inner) < minQuote {

@@ -41,6 +41,7 @@ type part struct {
 	ttl     byte // InheritTTL: copy the inner TTL
 	session bool // the packet is inside a connection, and never a fragment
 
+	resolved
 	ipv4Part
 	ipv6Part
 
@@ -49,13 +50,18 @@ type part struct {
 
 // ipv4Part is what differs from packet to packet in an IPv4 header.
 type ipv4Part struct {
-	sum      uint32           // over the header's words except those that are patched
-	df       fragmentation    // whether the packet may be fragmented
-	record   *Record          // source of identifications
-	resolver resolve.Resolver // finds the destination; nil: the template has it
+	sum   uint32        // over the header's words except those that are patched
+	df    fragmentation // whether the packet may be fragmented
+	plain bool          // the template has destination, DF and identification
+}
+
+// resolved is how the destination of a header is found for each packet.
+type resolved struct {
+	resolver resolve.Resolver // nil: the template has the destination
+	record   *Record          // path MTUs to destinations, and source of identifications
 	beside   bool             // packets of form 1 have another template
 	ported   bool             // the framing's header begins with two ports, the second of which the resolver finds
-	plain    bool             // the template has destination, DF and identification
+	whole    bool             // the packets are fragmented afterwards: they have any size
 }
 
 // ipv6Part is what differs from packet to packet in an IPv6 header.
@@ -206,7 +212,7 @@ func (b *builder) fragmentation(layer, carries int) fragmentation {
 // to h, which has no bytes, but room for the header, all of it 0.
 func (b *builder) part(p *part, layer, carries int, h []byte) {
 	l := &b.layers[layer]
-	*p = part{over: l.Kind.Over(), carries: carries, keep: 0xff, ipv4Part: ipv4Part{record: b.record, resolver: l.Resolver, beside: l.Kind.Properties().Ports.Beside != 0}, ipv6Part: ipv6Part{label: b.FlowLabel}}
+	*p = part{over: l.Kind.Over(), carries: carries, keep: 0xff, resolved: resolved{resolver: l.Resolver, record: b.record, beside: l.Kind.Properties().Ports.Beside != 0}, ipv6Part: ipv6Part{label: b.FlowLabel}}
 	if b.DSCP != InheritDSCP {
 		p.keep, p.set = header.ECNMask, byte(b.DSCP)<<2
 	}
@@ -250,7 +256,9 @@ func (b *builder) header6(p *part, layer int, protocol byte, h []byte) []byte {
 	h = h[:header.IPv6Len]
 	h[6] = protocol
 	copy(h[8:], l.Local.AsSlice())
-	copy(h[24:], l.Remote.AsSlice())
+	if l.Resolver == nil {
+		copy(h[24:], l.Remote.AsSlice())
+	}
 	if value := b.encapLimit(layer); value != NoEncapLimit {
 		limit := header.EncapLimit(h[6], byte(value))
 		h = append(h, limit[:]...)

@@ -22,3 +22,11 @@ func TotalLen(head []byte) int {
 	}
 	return 0
 }
+
+// Dest returns the destination address of a packet with a complete IP header.
+func Dest(pkt []byte) netip.Addr {
+	if Version(pkt) == 6 {
+		return IPv6(pkt).Dst()
+	}
+	return IPv4(pkt).Dst()
+}

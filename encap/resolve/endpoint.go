@@ -3,6 +3,8 @@ package resolve
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"sixfour/encap/header"
 )
 
 // Endpoint is an outer address, with a port where there are ports. The address is two
@@ -20,6 +22,9 @@ const mapped = 0xffff << 32
 // Endpoint4 returns the endpoint at an IPv4 address, without a port.
 func Endpoint4(a uint32) Endpoint { return Endpoint{lo: mapped | uint64(a)} }
 
+// Endpoint6 returns the endpoint at an IPv6 address, without a port.
+func Endpoint6(a header.Word6) Endpoint { return Endpoint{hi: a.Hi, lo: a.Lo} }
+
 // EndpointOf returns the endpoint at an address and a port.
 func EndpointOf(a netip.AddrPort) Endpoint {
 	b := a.Addr().As16()
@@ -29,6 +34,12 @@ func EndpointOf(a netip.AddrPort) Endpoint {
 // IsPlain4 reports whether the address is one of IPv4, and Form is 0. It is one comparison,
 // because it is asked for every packet.
 func (e Endpoint) IsPlain4() bool { return e.hi|(e.lo>>32^0xffff)|uint64(e.Form) == 0 }
+
+// IsPlain6 reports whether the address is one of IPv6, and Form is 0.
+func (e Endpoint) IsPlain6() bool { return e.hi|e.lo>>32^0xffff != 0 && e.Form == 0 }
+
+// IPv6 returns the address, which is one of IPv6, as two numbers.
+func (e Endpoint) IPv6() header.Word6 { return header.Word6{Hi: e.hi, Lo: e.lo} }
 
 // IPv4 returns the address, which is one of IPv4, as a number.
 func (e Endpoint) IPv4() uint32 { return uint32(e.lo) }

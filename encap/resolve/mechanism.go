@@ -12,7 +12,8 @@ import (
 // destinations of packets in the packets themselves, and checks received packets by them.
 // It may be used concurrently. Its methods allocate nothing.
 //
-// A resolver gets IPv6 packets only, unless it is a DualResolver.
+// A resolver gets IPv6 packets only, unless it is a DualResolver. The endpoints are of the IP
+// version of the layer's delivery header.
 type Resolver interface {
 	// To returns the outer destination of an inner packet that is about to be sent, of
 	// which only the IP header is needed. To may rewrite the packet's addresses. The reason
@@ -98,7 +99,7 @@ type Returner interface {
 
 // Site describes the host on which a mechanism runs.
 type Site struct {
-	Local  netip.Addr     // outer IPv4 address
+	Local  netip.Addr     // outer address, of the IP version of the layer
 	Own    []netip.Prefix // the interface's addresses
 	Hosts  [][]netip.Addr // the addresses of each of Mechanism.Hosts; none while a name cannot be resolved
 	Down   []netip.Addr   // those of Hosts that do not answer: they are used last

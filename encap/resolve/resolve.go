@@ -85,6 +85,9 @@ func (f *Fixed) From4(ip header.IPv4) bool {
 	return binary.BigEndian.Uint32(ip.Source()) == f.local4
 }
 
+// From6 reports whether an IPv6 packet is from us.
+func (f *Fixed) From6(ip header.IPv6) bool { return header.ReadWord6(ip.Source()) == f.local6 }
+
 // Sends6 reports whether an IPv6 packet is from us to the peer.
 func (f *Fixed) Sends6(ip header.IPv6) bool {
 	return header.ReadWord6(ip.Source()) == f.local6 && header.ReadWord6(ip.Dest()) == f.remote6

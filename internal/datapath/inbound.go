@@ -251,22 +251,19 @@ func (in *Inbound) open(t *Table) {
 func (in *Inbound) fromAnywhere(t *Table, pkt []byte) {
 	var first *End
 	var why drop.Reason
-	if header.Version(pkt) == 4 {
-		ip := header.IPv4(pkt)
-		for _, e := range t.toAny(ip.Dst()) {
-			wire := e.Wire()
-			if !e.takes(ip.Protocol()) || in.At.IsValid() && wire.Outer().Local != in.At {
-				continue
-			}
-			in.end = e
-			inner, r := e.decapsulate(wire, pkt)
-			if r == drop.None || (r == drop.Fragment || r == drop.UnknownProtocol) && inner != nil {
-				in.handle(e, wire, pkt, inner, r)
-				return
-			}
-			if first == nil {
-				first, why = e, r
-			}
+	for _, e := range t.toAny(header.Dest(pkt)) {
+		wire := e.Wire()
+		if !e.takes(pkt) || in.At.IsValid() && wire.Outer().Local != in.At {
+			continue
+		}
+		in.end = e
+		inner, r := e.decapsulate(wire, pkt)
+		if r == drop.None || (r == drop.Fragment || r == drop.UnknownProtocol) && inner != nil {
+			in.handle(e, wire, pkt, inner, r)
+			return
+		}
+		if first == nil {
+			first, why = e, r
 		}
 	}
 	if first == nil {

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"sixfour/encap"
+	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/nd"
 	"sixfour/encap/resolve"
@@ -137,5 +138,61 @@ func TestTwoWays(t *testing.T) {
 	several(tunnelled("198.51.100.1", "10.0.0.2", 30))
 	if changed, _ := p.Ways.Part(time.Now()); told != 1 || !changed {
 		t.Errorf("16 packets through the socket: told %d times, changed %v", told, changed)
+	}
+}
+
+// onlyFrom is a resolver that accepts packets from one outer address.
+type onlyFrom struct{ from resolve.Endpoint }
+
+func (onlyFrom) CarriesIPv4() {}
+
+func (o onlyFrom) To([]byte) (resolve.Endpoint, drop.Reason) { return o.from, drop.None }
+
+func (o onlyFrom) From(from, _ resolve.Endpoint, _ []byte) drop.Reason {
+	if from != o.from {
+		return drop.Spoof
+	}
+	return drop.None
+}
+
+// A mechanism over IPv6 gets the packets to its address from any source, also with extension
+// headers, and decides on them. An ICMP error about one of its packets is found.
+func TestFromAnywhere6(t *testing.T) {
+	r := onlyFrom{resolve.EndpointOf(netip.MustParseAddrPort("[2001:db8::2]:0"))}
+	e, _, p, wire := labOf(t, 1500, encap.DefaultOptions, encap.Layer{Kind: encap.FourInSix, Local: netip.MustParseAddr("2001:db8::1"), Resolver: r})
+	inner := arriving("10.0.0.2", "10.0.0.1", header.UDP, make([]byte, 8)...)
+	inner[3], inner[8] = byte(len(inner)), 64
+	header.IPv4(inner).SetChecksum()
+	over := func(src, dst string, next byte, payload []byte) []byte {
+		b := arriving(src, dst, next, payload...)
+		binary.BigEndian.PutUint16(b[4:], uint16(len(payload)))
+		b[7] = 64
+		return b
+	}
+	option := append([]byte{header.ProtoIPv4, 0, 1, 4, 0, 0, 0, 0}, inner...)
+	for _, c := range []struct {
+		name  string
+		pkt   []byte
+		want  bool
+		stray uint64
+	}{
+		{"a peer", over("2001:db8::2", "2001:db8::1", header.ProtoIPv4, inner), true, 0},
+		{"with an option", over("2001:db8::2", "2001:db8::1", header.DestOptions, option), true, 0},
+		{"a stranger", over("2001:db8::3", "2001:db8::1", header.ProtoIPv4, inner), false, 0},
+		{"another protocol", over("2001:db8::2", "2001:db8::1", header.ProtoIPv6, inner), false, 1},
+		{"another address", over("2001:db8::2", "2001:db8::9", header.ProtoIPv4, inner), false, 2},
+	} {
+		in := e.NewInbound(Place{Socket: true}, zap.NewNop(), nil)
+		in.fromAnywhere(e.Table.Load(), c.pkt)
+		if taken := len(in.touched) == 1; taken != c.want {
+			t.Errorf("%s: taken %v", c.name, taken)
+		}
+		if n := e.Stray.Traffic().Drops[drop.ForeignSource.String()]; n != c.stray {
+			t.Errorf("%s: %v strays", c.name, n)
+		}
+	}
+	out, why := wire.Stack.Encapsulate(append(make([]byte, encap.Headroom), inner...), encap.Headroom)
+	if found := e.Table.Load().about(out, 0, func(e *End) bool { return true }); why != drop.None || found == nil || found.Path != p {
+		t.Errorf("%v: an error about a packet to %v is about %v", why, r.from.Addr(), found)
 	}
 }

@@ -254,8 +254,8 @@ func (o *Outbound) send() {
 // reportTooLong reports to the control loop a destination of an automatic tunnel that is
 // behind another device than the rest, with a smaller MTU. It never blocks.
 func (o *Outbound) reportTooLong(w *Wire, outer []byte, err error) {
-	if errors.Is(err, unix.EMSGSIZE) && header.Version(outer) == 4 && w.Automatic() {
-		w.Path.Owner.HopRefused(header.IPv4(outer).Dst())
+	if errors.Is(err, unix.EMSGSIZE) && w.Automatic() {
+		w.Path.Owner.HopRefused(header.Dest(outer))
 	}
 }
 

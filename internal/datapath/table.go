@@ -83,9 +83,15 @@ func (e *End) set(l *encap.Layer) {
 	}
 }
 
-// takes reports whether packets of a protocol are for the end.
-func (e *End) takes(protocol byte) bool {
-	return e.protocol == protocol || e.ports.Beside == protocol && protocol != 0
+// takes reports whether a packet has the protocol of an end. In one of IPv6, extension headers
+// may stand before it.
+func (e *End) takes(pkt []byte) bool {
+	if header.Version(pkt) == 6 {
+		p := header.IPv6(pkt).NextHeader()
+		return p == e.protocol || header.IsExtension(p)
+	}
+	p := header.IPv4(pkt).Protocol()
+	return p == e.protocol || p == e.ports.Beside && p != 0
 }
 
 // Wire returns the path that decapsulates the end's packets.
@@ -188,15 +194,18 @@ func (t *Table) Find(pkt []byte, zone uint32) *End {
 // an IP header whose source and destination are those of a packet that we sent. Is selects
 // among the entries for these addresses.
 func (t *Table) about(quote []byte, zone uint32, is func(*End) bool) *End {
+	var e *End
 	if header.Version(quote) == 6 {
 		ip := header.IPv6(quote)
-		return t.over6.find(pair6(slices.Concat(ip.Dest(), ip.Source()), zone), is)
+		e = t.over6.find(pair6(slices.Concat(ip.Dest(), ip.Source()), zone), is)
+	} else {
+		ip := header.IPv4(quote)
+		e = t.over4.find(pair4(slices.Concat(ip.Dest(), ip.Source())), is)
 	}
-	ip := header.IPv4(quote)
-	if e := t.over4.find(pair4(slices.Concat(ip.Dest(), ip.Source())), is); e != nil {
+	if e != nil {
 		return e
 	}
-	for _, e := range t.toAny(ip.Src()) {
+	for _, e := range t.toAny(header.Source(quote)) {
 		if is(e) {
 			return e
 		}

@@ -26,12 +26,11 @@ func (e *Engine) followPath(p *path) {
 		p.far.Stop()
 		return
 	}
-	network := "ip4"
-	if p.t.outerVersion() == 6 {
-		network = "ip6"
-	}
-	e.names.Follow(e.ctx, &e.wg, &p.far, network, name, func(addrs []netip.Addr) bool { return p.resolved(name, addrs) })
+	e.names.Follow(e.ctx, &e.wg, &p.far, network(p.t.outerVersion()), name, func(addrs []netip.Addr) bool { return p.resolved(name, addrs) })
 }
+
+// network returns the network of look-ups for addresses of an IP version.
+func network(version int) string { return fmt.Sprintf("ip%d", version) }
 
 // followHosts looks up the names of a tunnel's mechanism regularly.
 func (e *Engine) followHosts(t *tunnel) {
@@ -39,9 +38,10 @@ func (e *Engine) followHosts(t *tunnel) {
 	if t.mech == nil {
 		return
 	}
+	ip := network(t.cfg.Kind(t.mech.Layer()).Over())
 	for i, h := range t.mech.Hosts() {
 		if h.Name != "" {
-			t.hosts.Follow(e.ctx, &e.wg, e.names, "ip4", h.Name, func(addrs []netip.Addr) bool {
+			t.hosts.Follow(e.ctx, &e.wg, e.names, ip, h.Name, func(addrs []netip.Addr) bool {
 				t.mech.Learn(i, addrs)
 				t.report.Resolved(t.Log, h.Name, addrs)
 				return true

@@ -25,7 +25,7 @@ func (m *Mechanism) WatchRelays(local netip.Addr, outermost bool) (changed bool)
 	if outermost && resolve.NeedsHosts(m.cfg) {
 		list := now.Addrs
 		for _, a := range slices.Concat(m.hosts...) {
-			if a.Is4() && a != local && !m.isOurs(a) && !slices.Contains(list, a) && len(list) < maxRelays {
+			if a.Is4() == local.Is4() && a != local && !m.isOurs(a) && !slices.Contains(list, a) && len(list) < maxRelays {
 				list = append(list, a)
 			}
 		}
