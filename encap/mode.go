@@ -99,6 +99,8 @@ var Modes = []Mode{
 	{Name: "4in4", Layers: []Kind{FourInFour}},
 	{Name: "4in6", Layers: []Kind{FourInSix}},
 	{Name: "6in6", Layers: []Kind{SixInSix}},
+	{Name: "map_e", Layers: []Kind{FourInSix}, Automatic: true},
+	{Name: "lw4o6", Layers: []Kind{FourInSix}, Automatic: true},
 	{Name: "gre", Layers: []Kind{GREInFour}},
 	{Name: "gre6", Layers: []Kind{GREInSix}},
 	{Name: "ayiya", Layers: []Kind{SixInFour}, Session: true},

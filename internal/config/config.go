@@ -10,6 +10,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/framing"
+	"sixfour/encap/mape"
 	"sixfour/encap/resolve"
 	"sixfour/internal/config/problem"
 )
@@ -177,6 +178,23 @@ func (t *Tunnel) Kind(layer int) encap.Kind {
 		return t.Mode.Layers[layer].With(m.Framing())
 	}
 	return t.Mode.Layers[layer].With(l.Framing)
+}
+
+// Sharer is a resolve.Mechanism of a host that has an IPv4 address, or only some of its ports:
+// packets must be translated to these.
+type Sharer interface {
+	// Share returns the address and its ports. Ok is false if nothing is translated.
+	Share() (a netip.Addr, p mape.Ports, ok bool)
+}
+
+// Share is Sharer.Share for the tunnel's mechanism.
+func (t *Tunnel) Share() (a netip.Addr, p mape.Ports, ok bool) {
+	for i := range t.Layers {
+		if m, is := t.Layers[i].Mechanism.(Sharer); is {
+			return m.Share()
+		}
+	}
+	return a, p, false
 }
 
 // Outermost returns the kind of the outermost layer on a path: that of the mode in the

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/config/keys"
 	"sixfour/internal/config/problem"
@@ -32,7 +31,7 @@ func readPrefixes(r *problem.Report, e tree.Entry, d *draft, add func(p netip.Pr
 		p, err := value.ParsePrefix(item.Text)
 		if err == nil && d.known() && !d.Mode.Carries(value.Version(p.Addr())) {
 			err = fmt.Errorf("mode %q does not carry IPv%d: leave it out, or choose mode %s", d.Mode.Name, value.Version(p.Addr()),
-				problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return m.Carries(value.Version(p.Addr())) }))))
+				problem.Alternatives(problem.QuoteAll(keys.Modes(keys.Carries(value.Version(p.Addr()))))))
 		}
 		if err == nil {
 			err = add(p, item.At)

@@ -58,7 +58,7 @@ func (d *draft) finishMechanism(r *problem.Report) {
 	}
 	unsure := slices.ContainsFunc(a.mechanism.Keys, func(name string) bool { return d.state.Bad[name] })
 	if local := d.localOf(*a); local.auto() && len(m.Hosts()) == 0 && !unsure {
-		r.Add(local.at, `local is "auto", but mode %s has no outer host here, to which routing would choose an address: set it to this end's IPv4 address`, problem.Quote(a.mode))
+		r.Add(local.at, `local is "auto", but mode %s has no outer host here, to which routing would choose an address: set it to this end's IPv%d address`, problem.Quote(a.mode), a.kind.Over())
 	}
 }
 

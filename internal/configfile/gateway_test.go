@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"testing"
 
-	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/config/keys"
 	"sixfour/internal/config/problem"
@@ -73,7 +72,7 @@ func TestGatewayProblems(t *testing.T) {
 		{gateway + "masquerade = ['eth0', 'eth0']\n", `8:23: masquerade has "eth0" twice: leave one out`},
 		{double + "[gateway]\nmasquerade = 'a'\n", `9:14: masquerade is "a", which is a tunnel: name the interface towards the internet, such as "eth0"`},
 		{gateway + "masquerade = 'eth0'\n", "8:14: masquerade has no effect: no tunnel in the daemon's own network namespace carries IPv4, or has an address of fc00::/7: " +
-			"leave it out, or choose a mode that carries IPv4 (" + problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return m.Carries(4) }))) + ")"},
+			"leave it out, or choose a mode that carries IPv4 (" + problem.Alternatives(problem.QuoteAll(keys.Modes(keys.Carries(4)))) + ")"},
 		{gateway + "default_route = false\ntunnel = 'a'\n", `9:10: tunnel is "a", but default_route is false: set default_route = true, or leave tunnel out`},
 		{gateway + "tunnel = 'a'\n", `8:10: tunnel is "a", but default_route is false: set default_route = true, or leave tunnel out`},
 		{gateway + "bypass = ['2001:db8::/64']\n", "8:11: bypass has 2001:db8::/64, but there is no default route through a tunnel: set default_route = true, or leave bypass out"},

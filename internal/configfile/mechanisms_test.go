@@ -66,14 +66,14 @@ func TestMechanisms(t *testing.T) {
 		{tunnel("6to4", "192.0.2.1", "") + "role = 'pmt'\nprovider_prefix = '2001:db8::/32'\ncustomers = ['100.64.0.0/10']\nsubnet = 1\nmapping = 'npt'\n", ""},
 		{tunnel("6to4", "192.0.2.1", "") + "prefix = '2001:db8::/32'\nscope = 1\n",
 			lines(
-				`5:1: prefix contradicts mode "6to4", which has no such key: leave it out, or choose mode "6rd", "isatap", "teredo", "6a44" or "6bed4"`,
+				`5:1: prefix contradicts mode "6to4", which has no such key: leave it out, or choose mode "6rd", "isatap", "teredo", "6a44", "6bed4" or "map_e"`,
 				`6:1: scope contradicts mode "6to4", which has no such key: leave it out, or choose mode "6over4"`,
 			)},
 		{tunnel("6in4", "192.0.2.1", "192.0.2.2") + "prefix = '2001:db8::/32'\nscope = 1\nrole = 'ce'\n",
 			lines(
-				`6:1: prefix contradicts mode "6in4", which has no such key: leave it out, or choose mode "6rd", "isatap", "teredo", "6a44" or "6bed4"`,
+				`6:1: prefix contradicts mode "6in4", which has no such key: leave it out, or choose mode "6rd", "isatap", "teredo", "6a44", "6bed4" or "map_e"`,
 				`7:1: scope contradicts mode "6in4", which has no such key: leave it out, or choose mode "6over4"`,
-				`8:1: role contradicts mode "6in4", which has no such key: leave it out, or choose mode "6to4", "6rd", "teredo", "6a44" or "6bed4"`,
+				`8:1: role contradicts mode "6in4", which has no such key: leave it out, or choose mode "6to4", "6rd", "teredo", "6a44", "6bed4", "map_e" or "lw4o6"`,
 			)},
 		{tunnel("teredo", "auto", "") + "role = 'client'\nserver = '192.0.2.7'\nuser = 'u'\npassword_file = '/p'\n", ""},
 		{tunnel("teredo", "auto", "") + "role = 'client'\nserver = '192.0.2.7'\nuser = 'u'\n",

@@ -158,7 +158,7 @@ func over6(read func(*problem.Report, tree.Entry, *draft)) func(*problem.Report,
 	return func(r *problem.Report, e tree.Entry, d *draft) {
 		if d.known() && !d.over(6) {
 			r.Add(e.KeyAt, "%s contradicts %s, which has no IPv6 delivery header: leave it out, or choose mode %s",
-				e.Name, d.what(), problem.Alternatives(problem.QuoteAll(keys.Modes(encap.Mode.Needs6))))
+				e.Name, d.what(), problem.Alternatives(problem.QuoteAll(keys.Modes(keys.Over6))))
 			return
 		}
 		read(r, e, d)
@@ -244,7 +244,7 @@ func readMSSClamp(r *problem.Report, e tree.Entry, d *draft) {
 func readIgnoreDF(r *problem.Report, e tree.Entry, d *draft) {
 	if d.known() && !d.Mode.Carries(4) {
 		r.Add(e.KeyAt, "%s contradicts %s, which does not carry IPv4: leave it out, or choose mode %s",
-			e.Name, d.what(), problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return m.Carries(4) }))))
+			e.Name, d.what(), problem.Alternatives(problem.QuoteAll(keys.Modes(keys.Carries(4)))))
 		return
 	}
 	if on, ok := value.Bool(r, e); ok {

@@ -33,7 +33,7 @@ func (t *tunnel) forGateway() gateway.TunnelState {
 			Interface: t.cfg.Name, IPv4: t.cfg.Mode.Carries(4),
 			IPv6: slices.ContainsFunc(t.cfg.Address, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsPrivate() }),
 		},
-		Mark: t.cfg.FwMark, Elsewhere: t.cfg.Netns != "",
+		Mark: t.cfg.FwMark, Elsewhere: t.cfg.Netns != "", Share: gateway.ShareOf(&t.cfg),
 		HasPath: t.anyPath(func(p *path) bool { return p.Wire.Load() != nil }),
 	}
 	if t.Link != nil {

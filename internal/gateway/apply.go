@@ -41,6 +41,15 @@ type TunnelState struct {
 	Share     *Share // what IPv4 packets into it are translated to; nil: nothing
 }
 
+// ShareOf returns the Share of a tunnel; nil: it has none.
+func ShareOf(t *config.Tunnel) *Share {
+	a, p, ok := t.Share()
+	if !ok {
+		return nil
+	}
+	return &Share{Interface: t.Name, Address: a, Ports: p}
+}
+
 // NewApplier returns an Applier for a configuration. It changes nothing on the system; Sync
 // does.
 func NewApplier(cfg config.Gateway, log *zap.Logger) *Applier {

@@ -74,6 +74,10 @@ func (o sink) gateway(g *api.GatewayStatus) {
 			o.add(masquerading, boolValue(m.State != api.GatewayFailed && !slices.Contains(m.Missing, name)), name)
 		}
 	}
+	for _, x := range g.Shares {
+		o.add(shareActive, boolValue(x.State == api.GatewayActive), x.Tunnel)
+		o.add(sharePorts, float64(x.PortCount), x.Tunnel)
+	}
 }
 
 // broker sends the state of [broker].

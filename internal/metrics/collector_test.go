@@ -62,6 +62,7 @@ func TestExposition(t *testing.T) {
 		"reloads_total result=success":                   21, "reloads_total result=failure": 22, "reload_timestamp_seconds": 1700000000.5, "reload_success": 0,
 
 		"gateway_default_route_active tunnel=six0": 1, "gateway_masquerade_active interface=eth0": 1, "gateway_masquerade_active interface=ppp0": 0,
+		"gateway_share_active tunnel=six0": 1, "gateway_share_ports tunnel=six0": 36,
 
 		"broker_ready": 1, "broker_accounts": 31, "broker_leases": 32, "broker_free_prefixes": 33, "broker_clients protocol=ayiya": 34,
 		"broker_refused_total protocol=tic reason=wrong_secret":        35,

@@ -130,6 +130,9 @@ var (
 	defaultRoute = gauge("gateway_default_route_active", "Whether all packets without another route go into the tunnel; absent without default_route.", labelTunnel)
 	masquerading = gauge("gateway_masquerade_active", "Whether packets from the tunnels leave through the interface with this host's address; absent without masquerade.", "interface")
 
+	shareActive = gauge("gateway_share_active", "Whether packets into the tunnel are translated to an IPv4 address that other hosts have, too (modes map_e and lw4o6); absent otherwise.", labelTunnel)
+	sharePorts  = gauge("gateway_share_ports", "How many ports of that address belong to this host.", labelTunnel)
+
 	reloads    = counter("reloads_total", "Reloads of the configuration; result: success or failure.", labelResult)
 	reloadedAt = gauge("reload_timestamp_seconds", "When the configuration was last reloaded; 0: never.")
 	reloadedOK = gauge("reload_success", "Whether the last reload succeeded; 1 if there was none.")

@@ -92,6 +92,7 @@ func busy() *still {
 		Gateway: &api.GatewayStatus{
 			DefaultRoute: &api.DefaultRouteStatus{Tunnel: "six0", State: api.GatewayActive, IPv4: true},
 			Masquerade:   &api.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: api.GatewayWaiting, Missing: []string{"ppp0"}},
+			Shares:       []api.ShareStatus{{Tunnel: "six0", State: api.GatewayActive, PortCount: 36}},
 		},
 	}}
 }

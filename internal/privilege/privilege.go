@@ -151,8 +151,10 @@ func lowPath(t *config.Tunnel) *config.Path {
 	return nil
 }
 
+// hasGateway reports whether packets are translated, or there is a default route into a tunnel.
 func hasGateway(cfg *config.Config) bool {
-	return len(cfg.Gateway.Masquerade) > 0 || cfg.Gateway.DefaultRoute != ""
+	return len(cfg.Gateway.Masquerade) > 0 || cfg.Gateway.DefaultRoute != "" ||
+		slices.ContainsFunc(cfg.Tunnels, func(t config.Tunnel) bool { _, _, shares := t.Share(); return shares })
 }
 
 // authorities returns the files and directories with the certificates of the system's

@@ -16,6 +16,15 @@ func Modes(holds func(encap.Mode) bool) []string {
 	return names
 }
 
+// Carries returns a function that reports whether a mode carries an IP version. For IPv4, the
+// automatic modes are left out: they carry only the addresses that a provider has given.
+func Carries(version int) func(encap.Mode) bool {
+	return func(m encap.Mode) bool { return m.Carries(version) && (version == 6 || !m.Automatic) }
+}
+
+// Over6 reports whether a mode has a configured IPv6 delivery header.
+func Over6(m encap.Mode) bool { return m.Needs6() && !m.Automatic }
+
 // AnyMode returns true.
 func AnyMode(encap.Mode) bool { return true }
 

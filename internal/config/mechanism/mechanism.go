@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"sixfour/encap/mape"
 	"sixfour/encap/resolve"
 	"sixfour/encap/sixa44"
 	"sixfour/internal/config"
@@ -64,13 +65,13 @@ var Rows = []Row{
 	row("6rd", sixRD{}, []tree.Key[*sixRD]{
 		{Name: "prefix", Read: value.Prefix(6, func(m *sixRD) *netip.Prefix { return &m.Prefix })},
 		{Name: "mask_len", Read: readMaskLen},
-		{Name: "border_relay", Read: value.Hosts(func(m *sixRD) *[]config.Host { return &m.Relays })},
+		{Name: "border_relay", Read: value.Hosts(4, func(m *sixRD) *[]config.Host { return &m.Relays })},
 		{Name: "option212", Read: readOption212},
 		{Name: "v4_common", Read: value.Prefix(4, func(m *sixRD) *netip.Prefix { return &m.common })},
 		{Name: "role", Read: readRole6rd},
 	}, (*sixRD).finish),
 	outermost("it knows its routers and neighbours by the outer addresses of their packets", row("isatap", isatap{}, []tree.Key[*isatap]{
-		{Name: "routers", Read: value.Hosts(func(m *isatap) *[]config.Host { return &m.Routers })},
+		{Name: "routers", Read: value.Hosts(4, func(m *isatap) *[]config.Host { return &m.Routers })},
 		{Name: "router", Read: func(r *problem.Report, e tree.Entry, m *isatap) { m.Router, _ = value.Bool(r, e) }},
 		{Name: "prefix", Read: value.Prefixes(6, func(m *isatap) *[]netip.Prefix { return &m.Prefixes })},
 	}, (*isatap).finish)),
@@ -101,7 +102,27 @@ var Rows = []Row{
 		{Name: "direct", Read: readDirect},
 		{Name: "port", Read: port(func(m *sixBed4) *uint16 { return &m.port })},
 	}, (*sixBed4).finish)),
+	row(modeMapE, mapE{}, keysMapE, (*mapE).finish),
+	row(modeLW4o6, lw4o6{}, keysLW4o6, (*lw4o6).finish),
 }
+
+// The keys of these modes are also read by their presets.
+var (
+	keysMapE = []tree.Key[*mapE]{
+		{Name: "role", Read: readRoleMapE},
+		{Name: "prefix", Read: value.Prefix(6, func(m *mapE) *netip.Prefix { return &m.prefix })},
+		{Name: "rules", Read: readRules},
+		{Name: "border_relay", Read: value.Hosts(6, func(m *mapE) *[]config.Host { return &m.relays })},
+		{Name: "draft03", Read: readDraft03},
+		{Name: "option94", Read: readDomain(94, func(m *mapE) **mape.Domain { return &m.option })},
+	}
+	keysLW4o6 = []tree.Key[*lw4o6]{
+		{Name: "role", Read: readRoleLW4o6},
+		{Name: "bindings", Read: readBindings},
+		{Name: "border_relay", Read: value.Hosts(6, func(m *lw4o6) *[]config.Host { return &m.relays })},
+		{Name: "option96", Read: readDomain(96, func(m *lw4o6) **mape.Domain { return &m.option })},
+	}
+)
 
 // With returns the modes that have a key.
 func With(key string) (modes []string) {

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/config/keys"
 	"sixfour/internal/config/problem"
@@ -158,7 +157,7 @@ func (g *gatewayDraft) checkMasquerade(r *problem.Report, tunnels []config.Tunne
 	}
 	if !slices.ContainsFunc(tunnels, func(t config.Tunnel) bool { return t.Netns == "" && (t.Mode.Carries(4) || hasPrivate6(&t)) }) {
 		r.Add(g.masqueradeAt[0], "masquerade has no effect: no tunnel in the daemon's own network namespace carries IPv4, or has an address of fc00::/7: "+
-			"leave it out, or choose a mode that carries IPv4 (%s)", problem.Alternatives(problem.QuoteAll(keys.Modes(func(m encap.Mode) bool { return m.Carries(4) }))))
+			"leave it out, or choose a mode that carries IPv4 (%s)", problem.Alternatives(problem.QuoteAll(keys.Modes(keys.Carries(4)))))
 	}
 }
 

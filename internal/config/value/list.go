@@ -44,11 +44,11 @@ func Prefixes[T any](version int, field func(T) *[]netip.Prefix) func(*problem.R
 	}
 }
 
-// Hosts reads a list of IPv4 addresses and DNS names, or a single one.
-func Hosts[T any](field func(T) *[]config.Host) func(*problem.Report, tree.Entry, T) {
+// Hosts reads a list of addresses of an IP version and DNS names, or a single one.
+func Hosts[T any](version int, field func(T) *[]config.Host) func(*problem.Report, tree.Entry, T) {
 	return func(r *problem.Report, e tree.Entry, into T) {
-		for _, s := range Strings(r, e, "an IPv4 address or a DNS name") {
-			if h, ok := Host(r, s, 4, OrName); ok {
+		for _, s := range Strings(r, e, addressOf(version)+OrName) {
+			if h, ok := Host(r, s, version, OrName); ok {
 				*field(into) = append(*field(into), h)
 			}
 		}
