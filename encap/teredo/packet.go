@@ -61,9 +61,13 @@ var allRouters = header.Word6{Hi: 0xff02 << 48, Lo: 2}
 // says that the client does not know its NAT.
 var SolicitationSource = linkLocal(0x0000ffffffffffff)
 
-// AppendSolicitation appends a router solicitation.
-func AppendSolicitation(b []byte) []byte {
-	return appendICMP(b, SolicitationSource, allRouters, hopLimit, []byte{solicitation, 7: 0})
+// ConeSource is the link-local source of router solicitations whose cone bit is 1: the server
+// answers from its other address.
+var ConeSource = linkLocal(0x8000ffffffffffff)
+
+// AppendSolicitation appends a router solicitation from one of these two sources.
+func AppendSolicitation(b []byte, source header.Word6) []byte {
+	return appendICMP(b, source, allRouters, hopLimit, []byte{solicitation, 7: 0})
 }
 
 // Solicitation reports whether a packet is a router solicitation, and whether its source has

@@ -46,7 +46,7 @@ func TestVectors(t *testing.T) {
 
 func TestSolicitation(t *testing.T) {
 	v := payloads(t)
-	m := Message{Auth: &Auth{Nonce: 0x0102030405060708}, Packet: AppendSolicitation(nil)}
+	m := Message{Auth: &Auth{Nonce: 0x0102030405060708}, Packet: AppendSolicitation(nil, SolicitationSource)}
 	if got := Append(nil, &m); !bytes.Equal(got, v["TEREDO-1"]) {
 		t.Errorf("%x", got)
 	}

@@ -19,9 +19,8 @@ func doctorCommand() *cobra.Command {
 		Short: "Check everything that a tunnel needs, and show repairs",
 		Long: `Checks everything that a tunnel needs, on this host and on the path to each peer:
 PASS, FAIL or SKIP, and for each FAIL the command or line that repairs it. It changes
-nothing. It sends a few packets to the peers. Without names it checks all tunnels, and of
-each the first ` + fmt.Sprint(subject.MaxPeers) + ` peers. If no daemon answers, that is a FAIL, and the
-configuration file is checked; --config names another file than the daemon's.
+nothing, but sends a few packets to the peers. Without names it checks all tunnels, and of each
+the first ` + fmt.Sprint(subject.MaxPeers) + ` peers. Without a daemon it checks the configuration file alone.
 
 Exit status: 0 if no check FAILs, 1 if one does, 2 wrong use.`,
 		ValidArgsFunction: completePeer,
@@ -29,6 +28,7 @@ Exit status: 0 if no check FAILs, 1 if one does, 2 wrong use.`,
 	asJSON := jsonFlag(cmd)
 	socket := cmd.Flags().String("socket", defaultSocket, "`PATH` of the daemon's control socket, if it is not that of the configuration")
 	cmd.Flags().StringVar(&o.Config, "config", "", "`PATH` of the configuration file (default the daemon's, or /etc/sixfour.toml)")
+	cmd.Flags().StringVar(&o.NATServer, "nat-server", "", "`SERVER[,SECOND]`: Teredo server to find out what NAT there is (default a tunnel's)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.Names = args
 		if cmd.Flags().Changed("socket") {
@@ -89,6 +89,8 @@ func title(c doctor.Result) string {
 		return "peer " + c.Tunnel + "/" + c.Peer
 	case doctor.OfBroker:
 		return "the broker"
+	case doctor.OfNAT:
+		return "the NAT"
 	case doctor.OfGateway:
 		return "the path to the internet"
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"sixfour/internal/doctor/finding"
+	"sixfour/internal/doctor/nat"
 	"sixfour/internal/doctor/peercheck"
 	"sixfour/internal/doctor/subject"
 	"sixfour/internal/doctor/tunnelcheck"
@@ -19,6 +20,7 @@ const (
 	OfPeer    Subject = "peer"
 	OfGateway Subject = "gateway"
 	OfBroker  Subject = "broker"
+	OfNAT     Subject = "nat"
 )
 
 // Check describes a check. Its ID never changes.
@@ -42,6 +44,11 @@ type tunnelCheck struct {
 type peerCheck struct {
 	Check
 	run func(context.Context, *subject.Peer) finding.Finding
+}
+
+type natCheck struct {
+	Check
+	run func(context.Context, *natPath) finding.Finding
 }
 
 type gatewayCheck struct {
@@ -91,6 +98,14 @@ var (
 		{Check{"encap_gre_udp", OfPeer, "the same for `gre_udp`, over UDP", "as for `fou`"}, peercheck.Encapsulation("gre_udp")},
 		{Check{"encap_wireguard", OfPeer, "the same for `wireguard`, as the daemon reports it", "it is encrypted, and passes where UDP passes"}, peercheck.Encapsulation("wireguard")},
 		{Check{"encap_https", OfPeer, "the same for `https`, as the daemon reports it, or whether TCP connections to port 443 of the peer pass", "it passes where only web traffic does"}, peercheck.Encapsulation("https")},
+	}
+	natChecks = []natCheck{
+		{Check{"nat", OfNAT, "what NAT is between this host and the IPv4 internet: its mapping, its filtering, its ports, and hairpinning (RFC 4787)", "it decides which mechanisms pass, and whom they reach"}, checkNAT},
+		{Check{"nat_teredo", OfNAT, "whom a client of mode [`teredo`](modes/teredo.md) reaches through it", "two clients need NATs that let each other's packets in"}, passes((*nat.Behaviour).Teredo)},
+		{Check{"nat_6a44", OfNAT, "the same for mode [`6a44`](modes/6a44.md)", "its packets go to one relay"}, passes((*nat.Behaviour).Mode6a44)},
+		{Check{"nat_6bed4", OfNAT, "the same for mode [`6bed4`](modes/6bed4.md)", "packets that do not pass directly go through the router"}, passes((*nat.Behaviour).Mode6bed4)},
+		{Check{"nat_udp", OfNAT, "which end of a tunnel this host can be, in `fou`, `gue` and `wireguard` with [`listen`](paths.md)", "behind a NAT, nobody can be the first to send to this host"}, passes((*nat.Behaviour).UDP)},
+		{Check{"nat_https", OfNAT, "the same for `https`", "it needs TCP only"}, passes((*nat.Behaviour).HTTPS)},
 	}
 	brokerChecks = []hostCheck{
 		{Check{"broker", OfBroker, "whether the broker has its accounts and leases, and all listeners are open", "otherwise clients are refused, or cannot come"}, checkBrokerService},

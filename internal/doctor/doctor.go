@@ -74,6 +74,11 @@ func Run(ctx context.Context, o subject.Options) (*Report, error) {
 			}
 		}
 	}
+	if n := newNATPath(h); n != nil {
+		for _, c := range natChecks {
+			r.add(c.Check, n.tunnel, "", attempt(ctx, n, c.run))
+		}
+	}
 	if hasBroker(h) && len(o.Names) == 0 {
 		for _, c := range brokerChecks {
 			r.add(c.Check, "", "", attempt(ctx, h, c.run))

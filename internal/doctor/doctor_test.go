@@ -93,6 +93,9 @@ func allChecks() []Check {
 	for _, c := range peerChecks {
 		all = append(all, c.Check)
 	}
+	for _, c := range natChecks {
+		all = append(all, c.Check)
+	}
 	for _, c := range brokerChecks {
 		all = append(all, c.Check)
 	}

@@ -136,11 +136,13 @@ var rules = map[string][]string{
 	"sixfour/internal/imports":             {},
 	"sixfour/internal/e2e":                 {"sixfour/internal/rig"},
 	"sixfour/internal/differential":        {"sixfour/internal/rig"},
-	"sixfour/internal/doctor":              {"sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/peercheck", "sixfour/internal/doctor/prober", "sixfour/internal/doctor/subject", "sixfour/internal/doctor/tunnelcheck", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/probe"},
+	"sixfour/internal/doctor":              {"sixfour/encap/resolve", "sixfour/encap/teredo", "sixfour/encap/teredo/node", "sixfour/internal/doctor/nat", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/packetfilter", "sixfour/internal/doctor/peercheck", "sixfour/internal/doctor/prober", "sixfour/internal/doctor/subject", "sixfour/internal/doctor/tunnelcheck", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/probe"},
 	"sixfour/internal/demo":                {"sixfour/internal/text", "sixfour/internal/decode", "sixfour/internal/rig", "sixfour/internal/api", "sixfour/internal/trusted", "sixfour/internal/control/client"},
 	"sixfour/internal/interop/*":           {"sixfour/internal/rig"},
 
 	"sixfour/internal/control/client": {"sixfour/internal/api", "sixfour/internal/capture", "sixfour/internal/version"},
+
+	"sixfour/internal/doctor/nat": {"sixfour/encap/header", "sixfour/encap/teredo"},
 
 	"sixfour/internal/doctor/finding": {"sixfour/internal/netns"},
 

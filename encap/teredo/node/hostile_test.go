@@ -112,7 +112,7 @@ func TestOtherAddress(t *testing.T) {
 			s := bare(t, NewServer(netip.MustParseAddr(server1), netip.MustParseAddr(server2)), teredo.Port, server1, server2)
 			var from header.Mapping
 			s.World.Lose = func(f, _ header.Mapping, _ []byte) bool { from = f; return true }
-			b := header.IPv6(teredo.AppendSolicitation(nil))
+			b := header.IPv6(teredo.AppendSolicitation(nil, teredo.SolicitationSource))
 			if cone {
 				b[16] |= 0x80 // of the interface identifier
 				b[42], b[43] = 0, 0

@@ -90,9 +90,7 @@ func (c *client) qualify(now time.Time) time.Time {
 	if c.phase == asksSecond {
 		to = 1
 	}
-	m := teredo.Message{Auth: &teredo.Auth{Nonce: c.nonce}, Packet: teredo.AppendSolicitation(nil)}
-	c.key.sign(&m)
-	c.Send(c.server(to), teredo.Append(nil, &m))
+	c.Send(c.server(to), solicitation(&c.key, teredo.SolicitationSource, c.nonce))
 	return c.next
 }
 

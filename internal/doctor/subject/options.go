@@ -12,7 +12,10 @@ type Options struct {
 	// Names are the tunnels, or peers as TUNNEL/PEER, to check; empty: all tunnels, with
 	// the first peers of each.
 	Names []string
-	Paths Paths
+	// NATServer is a Teredo server by which the NAT is found out, or its two addresses,
+	// separated by a comma; empty: that of the configuration.
+	NATServer string
+	Paths     Paths
 }
 
 // Paths are the locations of system files; the zero value means the usual ones.

@@ -18,7 +18,8 @@ import (
 	"sixfour/internal/rig/rigtest"
 )
 
-var program string
+// The programs that are tested: sixfourd and sixfourctl.
+var program, doctor string
 
 func TestMain(m *testing.M) {
 	for _, name := range []string{"miredo", "miredo-server", "nft"} {
@@ -32,6 +33,9 @@ func TestMain(m *testing.M) {
 		if err == nil {
 			defer os.RemoveAll(dir)
 			program, err = rig.Build(dir, "sixfour/cmd/sixfourd")
+		}
+		if err == nil {
+			doctor, err = rig.Build(dir, "sixfour/cmd/sixfourctl")
 		}
 		if err == nil {
 			err = flag.Set("test.parallel", "8") // they wait most of their time
@@ -132,6 +136,10 @@ var nats = map[string]string{
 	}`,
 	"symmetric": `table ip nat {
 		chain out { type nat hook postrouting priority 100; oifname "out" masquerade fully-random; }
+	}`,
+	"full cone": `table ip nat {
+		chain in { type nat hook prerouting priority -100; fib daddr type local meta l4proto udp dnat to HOST; }
+		chain out { type nat hook postrouting priority 100; ip saddr 10.0.0.0/8 masquerade; }
 	}`,
 	"restricted": `table ip nat {
 		set known { type ipv4_addr; flags dynamic,timeout; timeout 5m; }
