@@ -20,11 +20,12 @@ type Base struct {
 	bcast  []uint32 // broadcast addresses of the host's subnets
 	strict bool
 	out    []resolve.Message // to send with the next call of Next
+	lost   int               // messages for which there was no room in out
 	Why    drop.Reason       // why the last packet that was passed to Receive was dropped
 }
 
-// maxOut is how many messages may wait to be sent. One that does not fit is dropped, and the
-// node that asked asks again.
+// maxOut is how many messages may wait to be sent. One that does not fit is dropped and
+// counted, and the node that asked asks again.
 const maxOut = 256
 
 // NewBase returns the Base for a site. Mode is for errors.
@@ -65,25 +66,31 @@ func (b *Base) Send(to header.Mapping, payload []byte) { b.SendFrom(netip.Addr{}
 
 // SendFrom is Send for a datagram from one of the addresses of a resolve.Joiner.
 func (b *Base) SendFrom(from netip.Addr, to header.Mapping, payload []byte) {
-	if len(b.out) < maxOut {
-		b.out = append(b.out, resolve.Message{To: Endpoint(to), Bytes: payload, Raw: true, From: from})
+	if !b.Room(1) {
+		b.lost++
+		return
 	}
+	b.out = append(b.out, resolve.Message{To: Endpoint(to), Bytes: payload, Raw: true, From: from})
 }
+
+// Room reports whether there is room for n messages in the outbox.
+func (b *Base) Room(n int) bool { return len(b.out)+n <= maxOut }
 
 // Forward puts an inner packet into the outbox.
 func (b *Base) Forward(to header.Mapping, packet []byte) bool {
-	if len(b.out) >= maxOut {
+	if !b.Room(1) {
 		return false
 	}
 	b.out = append(b.out, resolve.Message{To: Endpoint(to), Bytes: packet})
 	return true
 }
 
-// Take empties the outbox.
-func (b *Base) Take() []resolve.Message {
-	out := b.out
-	b.out = nil
-	return out
+// Take empties the outbox. Lost is how many messages there was no room for, besides those that
+// Refused has reported.
+func (b *Base) Take() (out []resolve.Message, lost int) {
+	out, lost = b.out, b.lost
+	b.out, b.lost = nil, 0
+	return out, lost
 }
 
 // Own adds addresses of this host.
@@ -92,8 +99,16 @@ func (b *Base) Own(addrs ...uint32) { b.own = append(b.own, addrs...) }
 // Owns reports whether an address is one of this host.
 func (b *Base) Owns(a uint32) bool { return slices.Contains(b.own, a) }
 
-// Refused returns why the last packet was dropped.
-func (b *Base) Refused() drop.Reason { return b.Why }
+// Refused returns why the last packet was dropped. One whose answer has no room in the outbox
+// is dropped, too.
+func (b *Base) Refused() drop.Reason {
+	full := b.lost > 0
+	b.lost = 0
+	if full && b.Why == drop.None {
+		return drop.Limited
+	}
+	return b.Why
+}
 
 // Endpoint returns the endpoint at a mapping.
 func Endpoint(m header.Mapping) resolve.Endpoint {

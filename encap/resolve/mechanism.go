@@ -142,8 +142,8 @@ type Agent interface {
 	// Next returns the messages to send now, and the time by which to call Next again;
 	// zero means only after Receive or Hold. Call it when a tunnel starts, and after each
 	// Receive and Hold. All messages must be sent before the next call. They do not go
-	// through To, and belong to the caller. Lost is how many held packets were given up
-	// since the last call.
+	// through To, and belong to the caller. Lost is how many held packets and messages were
+	// given up since the last call.
 	Next(now time.Time) (send []Message, lost int, again time.Time)
 	// Learnt returns what the interface should have. It changes only in Receive and Next.
 	Learnt() Learnt

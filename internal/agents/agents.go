@@ -30,6 +30,7 @@ type Runner struct {
 	events Events
 	wake   chan struct{}
 	limit  *rate.Limiter // limits received messages
+	shares *shares       // limits those of each source; nil: they are not limited
 
 	mu    sync.Mutex // guards agent
 	agent resolve.Agent
@@ -46,12 +47,14 @@ type Events struct {
 // NewRunner returns a Runner for an agent whose packets use a path.
 func NewRunner(p *datapath.Path, agent resolve.Agent, events Events) *Runner {
 	limit := hearPerSecond
+	var each *shares
 	if b, ok := agent.(resolve.Busy); ok {
 		limit = b.PerSecond()
+		each = newShares(max(limit/sharesOfBusy, 1), time.Now())
 	}
 	return &Runner{
 		path: p, agent: agent, events: events, wake: make(chan struct{}, 1),
-		limit: rate.NewLimiter(rate.Limit(limit), limit), drops: p.Tunnel.Drops("out", pcapng.Outbound),
+		limit: rate.NewLimiter(rate.Limit(limit), limit), shares: each, drops: p.Tunnel.Drops("out", pcapng.Outbound),
 	}
 }
 
@@ -205,7 +208,7 @@ func (r *Runner) Entries() (list []resolve.Entry) {
 // Receive handles a control packet that arrived with the outer headers o. It reports whether
 // the packet needs no further handling, or returns the reason why it was dropped.
 func (r *Runner) Receive(o header.Outer, inner []byte) (done bool, why drop.Reason) {
-	if !r.limit.Allow() {
+	if !r.shares.allow(o.From.Addr(), time.Now()) || !r.limit.Allow() {
 		return true, drop.Limited
 	}
 	r.use(func() {

@@ -186,18 +186,18 @@ func (c *client) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 	case c.relay == (header.Mapping{}):
 		return nil, 0, time.Time{} // its name is not looked up yet
 	case c.next.After(now):
-		return c.Take(), 0, c.next
+		return c.due()
 	case c.tries == askTries:
 		c.self.Store(nil)
 		c.tries, c.silent, c.next = 0, true, now.Add(noRelay)
-		return c.Take(), 0, c.next
+		return c.due()
 	case c.tries == 0:
 		c.id = 1 + rand.Uint64N(1<<63)
 	}
 	c.tries++
 	c.next = now.Add(askLeast + rand.N(askMore))
 	c.Send(c.relay, sixa44.AppendBubble(nil, sixa44.Bubble{ID: c.id}))
-	return c.Take(), 0, c.next
+	return c.due()
 }
 
 // Learnt returns the address, the default route and the MTU.
@@ -236,4 +236,10 @@ func (c *client) Mapped() (at netip.AddrPort, why string) {
 		return at, fmt.Sprintf("no relay answers at %v: does the provider have 6a44, and does UDP pass to port %d? It is asked again in half an hour", c.relay.AddrPort().Addr(), sixa44.Port)
 	}
 	return at, ""
+}
+
+// due returns the messages to send now.
+func (c *client) due() ([]resolve.Message, int, time.Time) {
+	send, lost := c.Take()
+	return send, lost, c.next
 }

@@ -142,7 +142,8 @@ func (r *relay) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 	r.corrections.Due(now, func(at header.Mapping, _ netip.Addr) {
 		r.Send(at, sixa44.AppendBubble(nil, sixa44.Bubble{Prefix: sixa44.Prefix{Provider: r.provider, At: at}}))
 	})
-	return r.Take(), 0, now.Add(agent.CorrectionPause)
+	send, lost := r.Take()
+	return send, lost, now.Add(agent.CorrectionPause)
 }
 
 // Learnt returns the MTU of the link.

@@ -288,7 +288,8 @@ func (p *peer) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 		}
 		again = nd.Earlier(again, p.tick)
 	}
-	return p.Take(), 0, again
+	send, lost := p.Take()
+	return send, lost, again
 }
 
 // ask sends solicitations and keepalives to the router.

@@ -168,7 +168,8 @@ func (r *routing) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 	r.corrections.Due(now, func(at header.Mapping, to netip.Addr) {
 		r.Send(at, sixbed4.AppendAdvertisement(nil, r.network, at, to))
 	})
-	return r.Take(), 0, now.Add(agent.CorrectionPause)
+	send, lost := r.Take()
+	return send, lost, now.Add(agent.CorrectionPause)
 }
 
 // Learnt returns the MTU of the link.

@@ -176,9 +176,10 @@ func (c *client) Hold(pkt []byte, now time.Time) bool {
 func (c *client) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 	again := c.qualify(now)
 	again = nd.Earlier(again, c.advance(now, func(p *peer) bool { return c.question(p) }))
-	lost := c.peers.lost
+	send, lost := c.Take()
+	lost += c.peers.lost
 	c.peers.lost = 0
-	return c.Take(), lost, again
+	return send, lost, again
 }
 
 // question sends bubbles to a Teredo peer, or a connectivity test to a native one.

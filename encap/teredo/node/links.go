@@ -11,6 +11,9 @@ import (
 	"sixfour/encap/teredo"
 )
 
+// bubblesAtOnce is how many bubbles ask for a mapping: a direct and an indirect one.
+const bubblesAtOnce = 2
+
 // maxAsking is how many peers may be asked at the same time because they have sent something.
 const maxAsking = 64
 
@@ -85,7 +88,7 @@ func (l *links) found(p *peer, at header.Mapping, now time.Time) {
 func (l *links) advance(now time.Time, send func(p *peer) bool) (again time.Time) {
 	still := l.asked[:0]
 	for _, p := range l.asked {
-		if p.asking && !p.next.After(now) {
+		if p.asking && !p.next.After(now) && l.Room(bubblesAtOnce) { // the others follow when the outbox is empty again
 			switch {
 			case p.tries == bubbleTries, p.spent(now), p.tries == 0 && l.pauses(p, now):
 				if p.tries > 0 || p.spent(now) {

@@ -121,9 +121,10 @@ func (r *relayNode) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 	again := r.advance(now, func(p *peer) bool {
 		return r.bubbles(p, teredo.NonceAddress(p.nonce), nil, false)
 	})
-	lost := r.peers.lost
+	send, lost := r.Take()
+	lost += r.peers.lost
 	r.peers.lost = 0
-	return r.Take(), lost, again
+	return send, lost, again
 }
 
 // Learnt returns the MTU of the link.

@@ -192,7 +192,10 @@ func (s *server) advertise(m *teredo.Message, from header.Mapping, at netip.Addr
 func (s *server) Hold([]byte, time.Time) bool { return false }
 
 // Next returns what is to be passed on.
-func (s *server) Next(time.Time) ([]resolve.Message, int, time.Time) { return s.Take(), 0, time.Time{} }
+func (s *server) Next(time.Time) ([]resolve.Message, int, time.Time) {
+	send, lost := s.Take()
+	return send, lost, time.Time{}
+}
 
 // Learnt returns the MTU of the link.
 func (s *server) Learnt() resolve.Learnt { return resolve.Learnt{MTU: teredo.MTU} }
