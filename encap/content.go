@@ -1,6 +1,8 @@
 package encap
 
 import (
+	"cmp"
+
 	"sixfour/encap/drop"
 	"sixfour/encap/framing"
 	"sixfour/encap/header"
@@ -12,13 +14,14 @@ type content struct {
 	session  bool   // the packets are inside a connection
 	bare     int    // IP version, if nothing stands before the inner packet; 0: codec says it
 	port     uint16 // if the framing has ports, ours, so that not everything between the ends is for the layer; 0: it has none
+	control  uint16 // the port of control messages, or the same
 	codec    framing.Codec
 	record   *Record
 }
 
 func newContent(k Kind, rec *Record) content {
 	p := k.Properties()
-	c := content{protocol: p.Protocol, session: p.Session, port: p.Ports.Local, codec: k.framing.Codec(rec.framings()), record: rec}
+	c := content{protocol: p.Protocol, session: p.Session, port: p.Ports.Local, control: cmp.Or(p.Ports.Control, p.Ports.Local), codec: k.framing.Codec(rec.framings()), record: rec}
 	if f, ok := k.framing.(framing.Bare); ok {
 		c.bare = int(f)
 	}
@@ -26,13 +29,13 @@ func newContent(k Kind, rec *Record) content {
 }
 
 // passes reports whether what follows the delivery header, at pkt[at:], is to another port
-// than the layer's.
+// than those of the layer.
 func (c *content) passes(pkt []byte, at int) bool {
 	if c.port == 0 {
 		return false
 	}
 	_, to := header.Ports(pkt[at:])
-	return to != c.port
+	return to != c.port && to != c.control
 }
 
 // open checks and removes what is in front of the inner packet at pkt[at:], and copies the

@@ -1,6 +1,7 @@
 package encap
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 
@@ -10,28 +11,30 @@ import (
 
 // Datagram makes the outer packet of a datagram that is not encapsulated, such as a control
 // message of a mechanism: from our end and port of the outermost layer, whose framing has
-// ports, to another one. From is another address of ours than that of the layer; invalid: that
-// one. The payload is b[off:], and off must be at least Headroom. It
+// ports, to another one. From is another address and port of ours: one that is invalid or 0
+// stands for that of the layer. The payload is b[off:], and off must be at least Headroom. It
 // returns the packet, a part of b.
-func (s *Stack) Datagram(b []byte, off int, from netip.Addr, to netip.AddrPort) ([]byte, drop.Reason) {
+func (s *Stack) Datagram(b []byte, off int, from, to netip.AddrPort) ([]byte, drop.Reason) {
 	l := s.layers[len(s.layers)-1]
-	port := l.Kind.Properties().Ports.Local
+	ports := l.Kind.Properties().Ports
+	port := ports.Local
 	is := netip.Addr.Is4
-	if !from.IsValid() {
-		from = l.Local
+	src := l.Local
+	if from.Addr().IsValid() {
+		src = from.Addr()
 	}
 	if s.outer == 6 {
 		is = netip.Addr.Is6
 	}
 	switch n := len(b) - off; {
-	case port == 0 || to.Port() == 0 || !is(to.Addr()):
+	case port == 0 || from.Port() != 0 && from.Port() != port && from.Port() != ports.Control || to.Port() == 0 || !is(to.Addr()):
 		return nil, drop.NoRoute
 	case n > maxIPv4-header.IPv6Len-header.UDPLen:
 		return nil, drop.TooBig
 	}
 	off -= header.UDPLen
 	udp := b[off:]
-	binary.BigEndian.PutUint16(udp, port)
+	binary.BigEndian.PutUint16(udp, cmp.Or(from.Port(), port))
 	binary.BigEndian.PutUint16(udp[2:], to.Port())
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
 	binary.BigEndian.PutUint16(udp[6:], 0)
@@ -43,7 +46,7 @@ func (s *Stack) Datagram(b []byte, off int, from netip.Addr, to netip.AddrPort) 
 		ip[0], ip[8], ip[9] = 0x45, datagramTTL(s.options.TTL), header.UDP
 		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
 		binary.BigEndian.PutUint16(ip[4:], s.record.nextID4())
-		copy(ip.Source(), from.AsSlice())
+		copy(ip.Source(), src.AsSlice())
 		copy(ip.Dest(), to.Addr().AsSlice())
 		ip.SetChecksum()
 		sum = header.PseudoSum(ip.Source(), ip.Dest(), len(udp), header.UDP)
@@ -53,7 +56,7 @@ func (s *Stack) Datagram(b []byte, off int, from netip.Addr, to netip.AddrPort) 
 		clear(ip[:header.IPv6Len])
 		ip[0], ip[6], ip[7] = 6<<4, header.UDP, datagramTTL(s.options.HopLimit)
 		binary.BigEndian.PutUint16(ip[4:], uint16(len(udp)))
-		copy(ip.Source(), from.AsSlice())
+		copy(ip.Source(), src.AsSlice())
 		copy(ip.Dest(), to.Addr().AsSlice())
 		sum = header.PseudoSum(ip.Source(), ip.Dest(), len(udp), header.UDP)
 	}

@@ -9,6 +9,7 @@ import (
 	"sixfour/encap/drop"
 	"sixfour/encap/framing"
 	"sixfour/encap/header"
+	"sixfour/encap/resolve"
 )
 
 // ported is a framing for tests: a header of two ports, one byte that says the IP version
@@ -118,7 +119,7 @@ func TestDatagram(t *testing.T) {
 		payload := []byte("a bubble")
 		b := append(make([]byte, encap.Headroom), payload...)
 		to := netip.MustParseAddrPort(c.to)
-		pkt, r := s.Datagram(b, encap.Headroom, netip.Addr{}, to)
+		pkt, r := s.Datagram(b, encap.Headroom, netip.AddrPort{}, to)
 		if r != c.want {
 			t.Errorf("%v to %v: %v, want %v", c.layer.Kind, to, r, c.want)
 		}
@@ -143,3 +144,44 @@ func TestDatagram(t *testing.T) {
 		}
 	}
 }
+
+// TestControlPort: control messages have a port of their own in both directions.
+func TestControlPort(t *testing.T) {
+	for _, l := range []encap.Layer{
+		{Kind: encap.SixInFour.With(framing.LISP{}), Local: netip.MustParseAddr("192.0.2.1"), Resolver: anywhere{}},
+		{Kind: encap.SixInSix.With(framing.LISP{}), Local: netip.MustParseAddr("2001:db8::1"), Resolver: anywhere{}},
+	} {
+		s := build(t, []encap.Layer{l}, 1500, encap.DefaultOptions)
+		message := []byte("a map request")
+		for from, want := range map[uint16]uint16{0: 4341, 4341: 4341, 4342: 4342} {
+			b := append(make([]byte, encap.Headroom), message...)
+			pkt, r := s.Datagram(b, encap.Headroom, netip.AddrPortFrom(netip.Addr{}, from), netip.AddrPortFrom(l.Local.Next(), 4342))
+			if r != drop.None {
+				t.Fatal(r)
+			}
+			if o := s.Outer(pkt); o.From != netip.AddrPortFrom(l.Local, want) || o.At.Port() != 4342 {
+				t.Errorf("from %v to %v", o.From, o.At)
+			}
+		}
+		if _, r := s.Datagram(append(make([]byte, encap.Headroom), 0), encap.Headroom, netip.MustParseAddrPort("192.0.2.1:53"), netip.AddrPortFrom(l.Local, 4342)); r != drop.NoRoute {
+			t.Errorf("from another port: %v", r)
+		}
+		udp := append([]byte{0x10, 0xf6, 0x10, 0xf6, 0, byte(header.UDPLen + len(message)), 0, 0}, message...)
+		for port, want := range map[byte]drop.Reason{0xf6: drop.UnknownProtocol, 0xf5: drop.UnknownProtocol, 0xf7: drop.UnknownProtocol} {
+			udp[3] = port
+			pkt := header4("198.51.100.2", "192.0.2.1", header.UDP, udp)
+			if l.Local.Is6() {
+				pkt = header6("2001:db8::2", "2001:db8::1", header.UDP, udp)
+			}
+			got, r := s.Decapsulate(pkt)
+			if r != want || bytes.Equal(got, message) != (port == 0xf6) {
+				t.Errorf("%v, port %x: %q, %v", l.Local, port, got, r)
+			}
+		}
+	}
+}
+
+// anywhere is a resolver that accepts everything.
+type anywhere struct{ resolve.DualResolver }
+
+func (anywhere) From(_, _ resolve.Endpoint, _ []byte) drop.Reason { return drop.None }

@@ -62,10 +62,10 @@ func (b *Base) Reachable(m header.Mapping) bool {
 }
 
 // Send puts the payload of a datagram into the outbox.
-func (b *Base) Send(to header.Mapping, payload []byte) { b.SendFrom(netip.Addr{}, to, payload) }
+func (b *Base) Send(to header.Mapping, payload []byte) { b.SendFrom(netip.AddrPort{}, to, payload) }
 
-// SendFrom is Send for a datagram from one of the addresses of a resolve.Joiner.
-func (b *Base) SendFrom(from netip.Addr, to header.Mapping, payload []byte) {
+// SendFrom is Send for a datagram from another address or port of ours (resolve.Message.From).
+func (b *Base) SendFrom(from netip.AddrPort, to header.Mapping, payload []byte) {
 	if !b.Room(1) {
 		b.lost++
 		return

@@ -87,6 +87,9 @@ type Properties struct {
 type Ports struct {
 	Local, Remote uint16
 	Exact         bool // packets come from Remote only, not from any port
+	// Control is another port of ours, at which control messages of the mechanism arrive: Open
+	// returns them with drop.UnknownProtocol. 0: there is none.
+	Control uint16
 	// Beside is the number of another protocol, whose packets have no ports, and are sent and
 	// received beside those of the framing: those of form 1 (resolve.Endpoint). Nothing stands
 	// between their delivery header and the inner packet. 0: there is none.
@@ -97,8 +100,11 @@ type Ports struct {
 // arrives.
 func (p Ports) matches(b []byte) bool {
 	from, to := header.Ports(b)
-	return to == p.Local && (!p.Exact || from == p.Remote)
+	return p.takes(to) && (!p.Exact || from == p.Remote)
 }
+
+// takes reports whether packets to a port of ours are for the framing.
+func (p Ports) takes(to uint16) bool { return to == p.Local || to == p.Control && to != 0 }
 
 // Clash reports whether packets that arrive at two framings with the same Identity cannot be
 // told apart by their ports.

@@ -49,7 +49,7 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which byte, b []byte) {
 		k := all[int(which)%len(all)]
 		pkt := make([]byte, header.IPv6Len+len(b))
-		pkt[0] = 6 << 4
+		pkt[0], pkt[7] = 6<<4, 255 // a smaller hop limit becomes that of the inner packet with LISP
 		udp := pkt[header.IPv6Len:]
 		copy(udp, b)
 		if len(udp) >= header.UDPLen {

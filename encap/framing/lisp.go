@@ -7,8 +7,12 @@ import (
 	"sixfour/encap/header"
 )
 
-// LISPPort is the port at which LISP routers receive data packets (RFC 9300 section 5.3).
-const LISPPort = 4341
+// The ports at which LISP routers receive data packets (RFC 9300 section 5.3) and control
+// messages (RFC 9301 section 5.1).
+const (
+	LISPPort        = 4341
+	LISPControlPort = 4342
+)
 
 // LISP is the framing of the LISP data plane (RFC 9300 section 5): a UDP header whose source
 // port is made from the inner flow, a LISP header, and an IP packet.
@@ -20,6 +24,8 @@ const LISPPort = 4341
 //	+-+-+-+-+-+-+-+-+---------------+-------------------------------+
 //	|                 Instance ID/Locator-Status-Bits               |
 //	+---------------------------------------------------------------+
+//
+// Control messages arrive at a port of their own, and leave from there.
 //
 // I says that the upper 24 bits of the second word are an instance identifier. The only flag
 // that is sent is I. Received nonces, map versions and locator status bits are ignored, since
@@ -45,6 +51,7 @@ func (f LISP) Properties() Properties {
 	u := f.fou()
 	p := u.properties(header.UDPLen + lispLen)
 	p.Identity |= uint64(f.Instance)
+	p.Ports.Control = LISPControlPort
 	return p
 }
 
@@ -97,17 +104,28 @@ func (c *lispCodec) Open(pkt []byte, at int) (inner []byte, version int, r drop.
 	if r != drop.None {
 		return nil, 0, r
 	}
-	return c.openLISP(b)
+	if _, to := header.Ports(pkt[at:]); to == LISPControlPort {
+		return b, 0, drop.UnknownProtocol
+	}
+	ttl := pkt[7] // hop limit
+	if header.Version(pkt) == 4 {
+		ttl = header.IPv4(pkt).TTL()
+	}
+	return c.openLISP(b, ttl)
 }
 
 // OpenDatagram removes the LISP header.
-func (c *lispCodec) OpenDatagram(b []byte, _ header.Outer) (inner []byte, version int, r drop.Reason) {
-	return c.openLISP(b)
+func (c *lispCodec) OpenDatagram(b []byte, o header.Outer) (inner []byte, version int, r drop.Reason) {
+	if o.At.Port() == LISPControlPort {
+		return b, 0, drop.UnknownProtocol
+	}
+	return c.openLISP(b, o.TTL)
 }
 
-// openLISP removes the LISP header. A packet cannot have both a nonce and a map version (RFC
+// openLISP removes the LISP header. The TTL of the inner packet is lowered to that of the outer
+// header, so that packets in a loop do not live for ever (RFC 9300 section 5.3). A packet cannot have both a nonce and a map version (RFC
 // 9300 section 5.3).
-func (c *lispCodec) openLISP(b []byte) (inner []byte, version int, r drop.Reason) {
+func (c *lispCodec) openLISP(b []byte, ttl byte) (inner []byte, version int, r drop.Reason) {
 	if len(b) < lispLen {
 		return nil, 0, drop.Truncated
 	}
@@ -118,7 +136,23 @@ func (c *lispCodec) openLISP(b []byte) (inner []byte, version int, r drop.Reason
 	case instanceOf(b) != c.instance:
 		return nil, 0, drop.NoPeer
 	}
-	return c.openInside(b[lispLen:])
+	inner, version, r = c.openInside(b[lispLen:])
+	if r == drop.None {
+		lowerTTL(inner, version, ttl)
+	}
+	return inner, version, r
+}
+
+// lowerTTL makes the TTL of a packet at most ttl. The packet may be shorter than its header.
+func lowerTTL(pkt []byte, version int, ttl byte) {
+	switch {
+	case version == 4 && len(pkt) >= header.IPv4Len:
+		if ip := header.IPv4(pkt); ip.TTL() > ttl {
+			ip.SetTTL(ttl)
+		}
+	case version == 6 && len(pkt) >= header.IPv6Len && header.IPv6(pkt).HopLimit() > ttl:
+		pkt[7] = ttl
+	}
 }
 
 // Unquote removes the headers. The LISP header must be one that we write.

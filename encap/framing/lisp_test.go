@@ -2,7 +2,9 @@ package framing_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -47,7 +49,7 @@ func TestLISPOpen(t *testing.T) {
 		{"IPv6 where IPv4 is carried", framing.LISP{Version: 4}, "c0abcdef00000001", drop.UnknownProtocol},
 	} {
 		pkt := append(append(make([]byte, header.IPv4Len), unhex(t, lispUDP+f.header)...), inner...)
-		pkt[0] = 4<<4 | 5
+		pkt[0], pkt[8] = 4<<4|5, 64
 		if f.lisp.Matches(pkt[header.IPv4Len:]) == (f.want == drop.NoPeer) {
 			t.Errorf("%s: matches", f.name)
 		}
@@ -55,7 +57,7 @@ func TestLISPOpen(t *testing.T) {
 		for how, open := range []func() ([]byte, int, drop.Reason){
 			func() ([]byte, int, drop.Reason) { return c.Open(pkt, header.IPv4Len) },
 			func() ([]byte, int, drop.Reason) {
-				return c.OpenDatagram(pkt[header.IPv4Len+header.UDPLen:], header.Outer{})
+				return c.OpenDatagram(pkt[header.IPv4Len+header.UDPLen:], header.Outer{TTL: 64})
 			},
 		} {
 			got, version, r := open()
@@ -74,7 +76,7 @@ func TestLISPSent(t *testing.T) {
 		"0800000000000700": {Instance: 7},
 	} {
 		c := f.Codec(new(framing.State))
-		ip := append([]byte{4<<4 | 5}, make([]byte, header.IPv4Len-1)...)
+		ip := append([]byte{4<<4 | 5, 8: 64}, make([]byte, header.IPv4Len-9)...)
 		pkt := append(c.Append(ip, 6), unhex(t, lispInner)...)
 		inner := pkt[len(pkt)-len(lispInner)/2:]
 		if n := len(pkt) - len(ip) - len(inner); n != f.Properties().Overhead {
@@ -101,5 +103,66 @@ func TestLISPSent(t *testing.T) {
 		if _, _, _, ok := (framing.LISP{Instance: 9}).Codec(new(framing.State)).Unquote(quoted, len(quoted)); ok {
 			t.Errorf("%+v: recognized in instance 9", f)
 		}
+	}
+}
+
+// The TTL of an inner packet becomes that of the outer header if that is smaller.
+func TestLISPTTL(t *testing.T) {
+	six := unhex(t, lispInner)
+	four := header.IPv4(append([]byte{4<<4 | 5, 3: header.IPv4Len + 4, 8: 64, 9: 253, 12: 192, 15: 1, 16: 192, 19: 2}, "data"...))
+	four.SetChecksum()
+	c := framing.LISP{}.Codec(new(framing.State)).(framing.DatagramCodec)
+	for _, inner := range [][]byte{six, four} {
+		for _, f := range []struct{ outer, want byte }{{255, 64}, {64, 64}, {63, 63}, {1, 1}} {
+			pkt := append(append(make([]byte, header.IPv4Len), unhex(t, lispUDP+"0000000000000000")...), inner...)
+			pkt[0], pkt[8] = 4<<4|5, f.outer
+			binary.BigEndian.PutUint16(pkt[header.IPv4Len+4:], uint16(len(pkt)-header.IPv4Len))
+			if header.Version(inner) == 6 {
+				f.want = min(f.want, six[7])
+			}
+			for how, open := range []func() ([]byte, int, drop.Reason){
+				func() ([]byte, int, drop.Reason) { return c.Open(pkt, header.IPv4Len) },
+				func() ([]byte, int, drop.Reason) {
+					return c.OpenDatagram(bytes.Clone(pkt[header.IPv4Len+header.UDPLen:]), header.Outer{TTL: f.outer})
+				},
+			} {
+				got, version, r := open()
+				if r != drop.None {
+					t.Fatalf("IPv%d, %d: %v", version, how, r)
+				}
+				ttl := got[7]
+				if version == 4 {
+					ttl = got[8]
+					if _, r := header.ParseIPv4(got); r != drop.None {
+						t.Errorf("header after a TTL of %d: %v", f.outer, r)
+					}
+				}
+				if ttl != f.want {
+					t.Errorf("IPv%d, outer TTL %d: %d, want %d", version, f.outer, ttl, f.want)
+				}
+			}
+		}
+	}
+	for n := range header.IPv6Len { // too short: the caller refuses it
+		c.OpenDatagram(append(make([]byte, 8), six[:n]...), header.Outer{TTL: 1})
+	}
+}
+
+// What arrives at the port of control messages is one, whatever it begins with.
+func TestLISPControl(t *testing.T) {
+	c := framing.LISP{Instance: 7}.Codec(new(framing.State)).(framing.DatagramCodec)
+	message := unhex(t, "2000000100000000000000010000000f00242000")
+	pkt := append(append(make([]byte, header.IPv4Len), unhex(t, "10f610f6001c0000")...), message...)
+	pkt[0] = 4<<4 | 5
+	if got, _, r := c.Open(pkt, header.IPv4Len); r != drop.UnknownProtocol || !bytes.Equal(got, message) {
+		t.Errorf("%x, %v", got, r)
+	}
+	at := header.Outer{At: netip.MustParseAddrPort("192.0.2.1:4342")}
+	if got, _, r := c.OpenDatagram(message, at); r != drop.UnknownProtocol || !bytes.Equal(got, message) {
+		t.Errorf("from a socket: %x, %v", got, r)
+	}
+	pkt[header.IPv4Len+7] = 1
+	if got, _, r := c.Open(pkt, header.IPv4Len); r != drop.BadChecksum || got != nil {
+		t.Errorf("with a wrong checksum: %x, %v", got, r)
 	}
 }

@@ -111,6 +111,13 @@ func (ip IPv4) SetECN(ecn byte) {
 	binary.BigEndian.PutUint16(ip[10:], Update(ip.Checksum(), before, binary.BigEndian.Uint16(ip[0:])))
 }
 
+// SetTTL writes the TTL and updates the header checksum (RFC 1624).
+func (ip IPv4) SetTTL(ttl byte) {
+	before := binary.BigEndian.Uint16(ip[8:])
+	ip[8] = ttl
+	binary.BigEndian.PutUint16(ip[10:], Update(ip.Checksum(), before, binary.BigEndian.Uint16(ip[8:])))
+}
+
 // SetChecksum computes the header checksum over the header as it stands.
 func (ip IPv4) SetChecksum() {
 	binary.BigEndian.PutUint16(ip[10:], 0)

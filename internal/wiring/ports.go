@@ -40,12 +40,15 @@ func Port(l *encap.Layer, device int, mark uint32) ports.Key {
 
 // Ports returns all ports at which packets of a wire and messages about them arrive, with
 // what is needed of each: Port, which has a number of shards unless the order of packets
-// must be kept, the ports of its multicast groups, and ICMPPort. Those of groups are not
+// must be kept, that of control messages, the ports of its multicast groups, and ICMPPort. Those of groups are not
 // kept for the next process: by then their interface may be another one.
 func Ports(w *datapath.Wire, mark uint32, shards int) iter.Seq2[ports.Key, ports.Need] {
 	return func(yield func(ports.Key, ports.Need) bool) {
 		l := w.Outer()
 		if !yield(Port(l, w.Hop.Device, mark), need(l.Kind, shards)) || !yield(ICMPPort(l.Local)) {
+			return
+		}
+		if k, ok := controlPort(l, w.Hop.Device, mark); ok && !yield(k, ports.Need{Keep: true}) {
 			return
 		}
 		if beside := besideKind(l); beside != nil && !yield(Port(beside, w.Hop.Device, mark), need(beside.Kind, shards)) {
@@ -78,6 +81,19 @@ func originBeside(w *datapath.Wire, mark uint32) (from ports.Origin, ok bool) {
 		return from, false
 	}
 	return ports.Origin{Key: Port(l, 0, mark), Mark: mark}, true
+}
+
+// controlPort returns the port at which the control messages of a layer arrive; not ok: they
+// arrive with its packets, or there are none. They leave through Port: a sender of UDP sends
+// packets from other ports, too.
+func controlPort(l *encap.Layer, device int, mark uint32) (k ports.Key, ok bool) {
+	port := l.Kind.Properties().Ports.Control
+	if port == 0 {
+		return k, false
+	}
+	k = Port(l, device, mark)
+	k.Local = netip.AddrPortFrom(k.Local.Addr(), port)
+	return k, true
 }
 
 // SamePorts reports whether two wires, whose packets have the same mark, certainly have the
@@ -157,6 +173,9 @@ func Origin(w *datapath.Wire, mark uint32) ports.Origin {
 // received, or "".
 func ReceiveProblem(s *ports.Set, l *encap.Layer, device int, mark uint32) string {
 	err := s.Err(Port(l, device, mark))
+	if k, ok := controlPort(l, device, mark); ok && err == nil {
+		err = s.Err(k)
+	}
 	if HasPorts(l.Kind) {
 		return problemOf(err)
 	}

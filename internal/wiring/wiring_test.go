@@ -158,6 +158,15 @@ func TestPorts(t *testing.T) {
 	if got := Port(udp.Outer(), 3, 7); got.Protocol != header.UDP || got.Local.Port() != 6635 || got.Mark != 7 || got.Device != 3 || !HasPorts(udp.Outer().Kind) {
 		t.Errorf("UDP: %+v", got)
 	}
+	var numbers []uint16
+	for k := range Ports(at("192.0.2.1", "192.0.2.2", encap.FourInFour.With(framing.LISP{})), 7, 4) {
+		if k.Protocol == header.UDP && k.Mark == 7 {
+			numbers = append(numbers, k.Local.Port())
+		}
+	}
+	if !slices.Equal(numbers, []uint16{4341, 4342}) {
+		t.Errorf("data and control: %d", numbers)
+	}
 	other, gre, device := at("192.0.2.3", "192.0.2.2", encap.SixInFour), at("192.0.2.1", "192.0.2.2", encap.GREInFour), at("192.0.2.1", "192.0.2.2", encap.SixInFour)
 	device.Hop.Device = 4
 	for _, w := range []*datapath.Wire{other, gre, device, zoned} {

@@ -115,8 +115,8 @@ func (h *Host) Step() time.Time {
 		}
 		for _, m := range send {
 			from := h.At[0]
-			if m.From.IsValid() {
-				from.Addr = agent.Word(m.From)
+			if a := m.From.Addr(); a.IsValid() {
+				from.Addr = agent.Word(a)
 			}
 			h.Emit(from, agent.MappingOf(m.To), m.Bytes)
 		}

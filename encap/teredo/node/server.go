@@ -181,9 +181,9 @@ func (s *server) advertise(m *teredo.Message, from header.Mapping, at netip.Addr
 		a.Auth = &teredo.Auth{Nonce: m.Auth.Nonce}
 		s.key.sign(&a)
 	}
-	var source netip.Addr // local
+	var source netip.AddrPort // local
 	if first == cone {
-		source = s.second
+		source = netip.AddrPortFrom(s.second, teredo.Port)
 	}
 	s.SendFrom(source, from, teredo.Append(nil, &a))
 }
