@@ -46,6 +46,7 @@ var (
 	ErrAddress = errors.New("lisp: address of an unknown family")
 	ErrPrefix  = errors.New("lisp: prefix has a length that its family does not have")
 	ErrMAC     = errors.New("lisp: authentication data is wrong")
+	ErrInside  = errors.New("lisp: encapsulated control message has no UDP datagram to the control port")
 )
 
 // MessageType returns the type of a control message.
@@ -56,39 +57,6 @@ func MessageType(b []byte) (Type, error) {
 	return Type(b[0] >> 4), nil
 }
 
-// Address family identifiers.
-const (
-	afiNone = 0
-	afi4    = 1
-	afi6    = 2
-	afiLCAF = 16387
-)
-
-// Flags of locators.
-const (
-	LocatorReachable uint16 = 1 << iota // R
-	LocatorProbed                       // p: the reply to a probe is about this locator
-	LocatorLocal                        // L: the locator is the sender's own
-)
-
-// Locator is one locator of a record. Addr is not valid if the family of the address is unknown.
-type Locator struct {
-	Priority, Weight                   uint8
-	MulticastPriority, MulticastWeight uint8
-	Flags                              uint16
-	Addr                               netip.Addr
-}
-
-// Record is the mapping of one prefix. EID is not valid if the family of the prefix is unknown.
-type Record struct {
-	TTL           uint32 // in minutes
-	EID           netip.Prefix
-	Action        Action
-	Authoritative bool
-	Version       uint16 // 12 bits
-	Locators      []Locator
-}
-
 // Request is a Map-Request.
 type Request struct {
 	Authoritative bool // A
@@ -96,11 +64,12 @@ type Request struct {
 	Solicit       bool // S: asks the receiver to refresh its mapping
 	Solicited     bool // s: sent because of one with Solicit
 	Nonce         uint64
-	Source        netip.Addr // not valid: none
+	Source        EID // an address of the sender; not valid: none
 	// Locators are the addresses to which the reply may go, at least one and at most 32.
 	// Those of unknown families are not valid.
 	Locators []netip.Addr
-	EIDs     []netip.Prefix
+	// EIDs are those that are asked for. One of an unknown family is not valid.
+	EIDs []EID
 }
 
 // Bits of the first word of messages.
@@ -127,14 +96,15 @@ func ParseRequest(b []byte) (*Request, error) {
 		Solicited:     w&bitSolicited != 0,
 		Nonce:         r.u64(),
 	}
-	m.Source = r.addr()
+	m.Source = r.host()
 	for range w>>8&31 + 1 {
-		m.Locators = append(m.Locators, r.addr())
+		a, _ := r.locator()
+		m.Locators = append(m.Locators, a)
 	}
 	for i := uint32(0); i < w&0xff && r.err == nil; i++ {
 		r.u8()
 		bits := r.u8()
-		m.EIDs = append(m.EIDs, r.prefix(bits))
+		m.EIDs = append(m.EIDs, r.eid(bits))
 	}
 	return m, r.result(w, TypeRequest)
 }
@@ -146,13 +116,13 @@ func (m *Request) Append(b []byte) []byte {
 	w |= flag(m.Solicit, bitSolicit) | flag(m.Solicited, bitSolicited)
 	b = binary.BigEndian.AppendUint32(b, w)
 	b = binary.BigEndian.AppendUint64(b, m.Nonce)
-	b = appendAddr(b, m.Source)
+	b = appendEID(b, m.Source)
 	for _, a := range m.Locators {
 		b = appendAddr(b, a)
 	}
-	for _, p := range m.EIDs {
-		b = append(b, 0, uint8(p.Bits()))
-		b = appendAddr(b, p.Addr())
+	for _, e := range m.EIDs {
+		b = append(b, 0, e.bits())
+		b = appendEID(b, e)
 	}
 	return b
 }
@@ -179,24 +149,6 @@ func (m *Reply) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, w)
 	b = binary.BigEndian.AppendUint64(b, m.Nonce)
 	return appendRecords(b, m.Records)
-}
-
-// Encapsulated returns the IP packet in an encapsulated control message.
-func Encapsulated(b []byte) ([]byte, error) {
-	switch t, err := MessageType(b); {
-	case err != nil:
-		return nil, err
-	case t != TypeEncapsulated:
-		return nil, ErrType
-	case b[0]&8 != 0: // S: authentication data of LISP-SEC comes first
-		return nil, ErrType
-	}
-	return b[4:], nil
-}
-
-// AppendEncapsulation appends the header of an encapsulated control message; an IP packet follows.
-func AppendEncapsulation(b []byte) []byte {
-	return append(b, uint8(TypeEncapsulated)<<4, 0, 0, 0)
 }
 
 func flag(set bool, bit uint32) uint32 {

@@ -48,8 +48,15 @@ func TestVectors(t *testing.T) {
 			if got := append(AppendEncapsulation(nil), inner...); !bytes.Equal(got, b) {
 				t.Errorf("%s: written as\n%x, want\n%x", name, got, b)
 			}
-			b = inner[header.IPv6Len+8:]
-			typ = TypeRequest
+			from, to, inside, err := Inside(inner)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			if got := AppendInside(nil, from, to, inside); !bytes.Equal(got[len(got)-len(inside)-8:], b[len(b)-len(inside)-8:]) {
+				t.Errorf("%s: written as\n%x, want\n%x", name, got, b)
+			}
+			b, typ = inside, TypeRequest
 		}
 		var got []byte
 		switch typ {
@@ -82,8 +89,7 @@ func TestVectors(t *testing.T) {
 			if name == "LISP-D1" || name == "LISP-19" {
 				continue // a wrong MAC, and one that ends at the last record
 			}
-			whole, _ := m.lengths()
-			got = m.Append(nil, key, len(m.mac) != whole)
+			got = m.Append(nil, key, m.Cut())
 		}
 		if !bytes.Equal(got, b) {
 			t.Errorf("%s: written as\n%x, want\n%x", name, got, b)
@@ -99,7 +105,7 @@ func TestFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Reply{Nonce: 0xa1a2a3a4a5a6a7a8, Records: []Record{
-		{TTL: 15, EID: netip.MustParsePrefix("2001:db8:f000::/36"), Action: NativelyForward}}}
+		{TTL: 15, EID: EID{Prefix: netip.MustParsePrefix("2001:db8:f000::/36")}, Action: NativelyForward}}}
 	if !reflect.DeepEqual(m, want) {
 		t.Errorf("negative reply is %+v, want %+v", m, want)
 	}
@@ -107,7 +113,7 @@ func TestFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !q.Solicit || q.Probe || len(q.EIDs) != 1 || q.EIDs[0] != netip.MustParsePrefix("2001:db8:e2::/48") ||
+	if !q.Solicit || q.Probe || len(q.EIDs) != 1 || q.EIDs[0] != (EID{Prefix: netip.MustParsePrefix("2001:db8:e2::/48")}) ||
 		q.Locators[0] != netip.MustParseAddr("192.0.2.1") {
 		t.Errorf("request is %+v", q)
 	}
@@ -164,16 +170,95 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
+// Instance identifiers are read and written in each message; a locator in another format is
+// kept as it is.
+func TestInstances(t *testing.T) {
+	e := EID{7, netip.MustParsePrefix("2001:db8:e1::/48")}
+	q := &Request{Source: HostEID(7, netip.MustParseAddr("10.0.0.1")), Locators: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, EIDs: []EID{e, {Prefix: e.Prefix}}}
+	got, err := ParseRequest(q.Append(nil))
+	if err != nil || !reflect.DeepEqual(got, q) {
+		t.Errorf("request is read as %+v, %v", got, err)
+	}
+	name := string([]byte{0x40, 0x03, 0, 0, 1, 32, 0, 6, 0, 1, 192, 0, 2, 1})
+	m := &Registration{Type: TypeRegister, Algorithm: SHA256, Records: []Record{
+		{TTL: 3, EID: e, Locators: []Locator{{Other: name}, {Priority: 1, Addr: netip.MustParseAddr("2001:db8::1")}}}}}
+	b := m.Append(nil, key, false)
+	r, err := ParseRegistration(b)
+	if err != nil || r.Verify(b, key) != nil || !reflect.DeepEqual(r.Records, m.Records) {
+		t.Errorf("registration is read as %+v, %v", r, err)
+	}
+	at := bytes.Index(b, []byte{0x40, 3, 0, 0, 2, 0, 0, 22})
+	if at < 0 {
+		t.Fatalf("%x has no instance identifier", b)
+	}
+	for what, change := range map[string]func([]byte){
+		"identifier of 25 bits": func(b []byte) { b[at+8] = 1 },
+		"another type":          func(b []byte) { b[at+4] = 3 },
+		"another family":        func(b []byte) { b[at+13] = 9 },
+		"address too long":      func(b []byte) { b[at+13] = 1 },
+	} {
+		c := bytes.Clone(b)
+		change(c)
+		r, err := ParseRegistration(c)
+		if err != nil || len(r.Records) != 1 || r.Records[0].EID.IsValid() || len(r.Records[0].Locators) != 2 {
+			t.Errorf("%s: %+v, %v", what, r, err)
+		}
+	}
+	if s := e.String(); s != "[7]2001:db8:e1::/48" || (EID{Prefix: e.Prefix}).String() != "2001:db8:e1::/48" {
+		t.Error(s)
+	}
+	wide := EID{7, netip.MustParsePrefix("2001:db8::/32")}
+	if !wide.Contains(e) || e.Contains(wide) || wide.Contains(EID{8, e.Prefix}) || wide.Contains(EID{}) || (EID{}).Contains(e) {
+		t.Error("Contains is wrong")
+	}
+}
+
+// What an encapsulated control message must have inside is checked.
+func TestInside(t *testing.T) {
+	for _, a := range []string{"10.0.0.1", "2001:db8::1"} {
+		from, to := netip.AddrPortFrom(netip.MustParseAddr(a), 5000), netip.AddrPortFrom(netip.MustParseAddr(a).Next(), ControlPort)
+		packet, err := Encapsulated(AppendInside(nil, from, to, []byte("message!")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, d, m, err := Inside(append(bytes.Clone(packet), 0, 0))
+		if err != nil || f != from || d != to || string(m) != "message!" {
+			t.Errorf("%s: %v %v %q %v", a, f, d, m, err)
+		}
+		udp := len(packet) - 8 - header.UDPLen
+		for what, change := range map[string]func([]byte){
+			"another port": func(b []byte) { b[udp+3]++ },
+			"checksum":     func(b []byte) { b[len(b)-1]++ },
+			"no checksum":  func(b []byte) { b[udp+6], b[udp+7] = 0, 0 },
+			"length":       func(b []byte) { b[udp+5]-- },
+			"protocol":     func(b []byte) { b[6], b[9] = 6, 6 },
+			"version":      func(b []byte) { b[0] = 0x55 },
+			"total length": func(b []byte) { clear(b[2:6]) },
+		} {
+			b := bytes.Clone(packet)
+			change(b)
+			if _, _, _, err := Inside(b); err == nil {
+				t.Errorf("%s: %s: accepted", a, what)
+			}
+		}
+		for n := range packet {
+			if _, _, _, err := Inside(packet[:n]); err == nil {
+				t.Errorf("%s: %d of %d bytes are accepted", a, n, len(packet))
+			}
+		}
+	}
+}
+
 // An address in canonical format is skipped, and what follows is read.
 func TestCanonicalFormat(t *testing.T) {
 	b := []byte{0x20, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1,
-		0, 0, 0, 5, 0, 32, 0x10, 0, 0, 0, 0x40, 0x03, 0, 0, 2, 32, 0, 10, 0, 0, 0, 7, 0, 1, 192, 0, 2, 0,
+		0, 0, 0, 5, 0, 32, 0x10, 0, 0, 0, 0x40, 0x03, 0, 0, 4, 32, 0, 10, 0, 0, 0, 7, 0, 1, 192, 0, 2, 0,
 		0, 0, 0, 6, 0, 24, 0x10, 0, 0, 0, 0, 1, 198, 51, 100, 0}
 	m, err := ParseReply(b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(m.Records) != 2 || m.Records[0].EID.IsValid() || m.Records[1].EID != netip.MustParsePrefix("198.51.100.0/24") {
+	if len(m.Records) != 2 || m.Records[0].EID.IsValid() || m.Records[1].EID != (EID{Prefix: netip.MustParsePrefix("198.51.100.0/24")}) {
 		t.Errorf("records are %+v", m.Records)
 	}
 	b[len(b)-11] = 33
@@ -193,6 +278,8 @@ func FuzzParse(f *testing.F) {
 		}
 		ParseRequest(b)
 		ParseReply(b)
-		Encapsulated(b)
+		if inner, err := Encapsulated(b); err == nil {
+			Inside(inner)
+		}
 	})
 }

@@ -5,6 +5,34 @@ import (
 	"net/netip"
 )
 
+// Flags of locators.
+const (
+	LocatorReachable uint16 = 1 << iota // R
+	LocatorProbed                       // p: the reply to a probe is about this locator
+	LocatorLocal                        // L: the locator is the sender's own
+)
+
+// Locator is one locator of a record. It can be compared with ==. If its address is in a format
+// that is not understood, Addr is not valid, and Other has its bytes, to be passed on unchanged.
+type Locator struct {
+	Priority, Weight                   uint8
+	MulticastPriority, MulticastWeight uint8
+	Flags                              uint16
+	Addr                               netip.Addr
+	Other                              string
+}
+
+// Record is the mapping of one prefix. EID is not valid if its address is in a format that is
+// not understood.
+type Record struct {
+	TTL           uint32 // in minutes
+	EID           EID
+	Action        Action
+	Authoritative bool
+	Version       uint16 // 12 bits
+	Locators      []Locator
+}
+
 // reader reads fields from the front of b. After an error it reads zeros.
 type reader struct {
 	b   []byte
@@ -36,38 +64,6 @@ func (r *reader) result(w uint32, t Type) error {
 	return r.err
 }
 
-// addr reads a family and an address. An address in the canonical format of RFC 8060 is skipped.
-func (r *reader) addr() netip.Addr {
-	switch r.u16() {
-	case afiNone:
-	case afi4:
-		return netip.AddrFrom4([4]byte(r.take(4)))
-	case afi6:
-		return netip.AddrFrom16([16]byte(r.take(16)))
-	case afiLCAF:
-		r.u32()
-		n := int(r.u16())
-		r.take(n)
-	default:
-		if r.err == nil {
-			r.err = ErrAddress
-		}
-	}
-	return netip.Addr{}
-}
-
-func (r *reader) prefix(bits uint8) netip.Prefix {
-	a := r.addr()
-	if r.err != nil || !a.IsValid() {
-		return netip.Prefix{}
-	}
-	p, err := a.Prefix(int(bits))
-	if err != nil {
-		r.err = ErrPrefix
-	}
-	return p
-}
-
 func (r *reader) records(n uint32) []Record {
 	var records []Record
 	for i := uint32(0); i < n && r.err == nil; i++ {
@@ -79,12 +75,12 @@ func (r *reader) records(n uint32) []Record {
 		e.Action = Action(w >> 13)
 		e.Authoritative = w&(1<<12) != 0
 		e.Version = r.u16() & 0xfff
-		e.EID = r.prefix(bits)
+		e.EID = r.eid(bits)
 		for j := uint8(0); j < locators && r.err == nil; j++ {
 			f := r.take(4)
 			l := Locator{Priority: f[0], Weight: f[1], MulticastPriority: f[2], MulticastWeight: f[3]}
 			l.Flags = r.u16()
-			l.Addr = r.addr()
+			l.Addr, l.Other = r.locator()
 			e.Locators = append(e.Locators, l)
 		}
 		records = append(records, e)
@@ -92,34 +88,26 @@ func (r *reader) records(n uint32) []Record {
 	return records
 }
 
-func appendAddr(b []byte, a netip.Addr) []byte {
-	switch {
-	case a.Is4():
-		b = append(b, 0, afi4)
-	case a.Is6():
-		b = append(b, 0, afi6)
-	default:
-		return append(b, 0, afiNone)
-	}
-	return append(b, a.AsSlice()...)
-}
-
 func appendRecords(b []byte, records []Record) []byte {
 	for i := range records {
 		e := &records[i]
 		b = binary.BigEndian.AppendUint32(b, e.TTL)
-		b = append(b, uint8(len(e.Locators)), uint8(e.EID.Bits()))
+		b = append(b, uint8(len(e.Locators)), e.EID.bits())
 		w := uint16(e.Action) << 13
 		if e.Authoritative {
 			w |= 1 << 12
 		}
 		b = binary.BigEndian.AppendUint16(b, w)
 		b = binary.BigEndian.AppendUint16(b, e.Version&0xfff)
-		b = appendAddr(b, e.EID.Addr())
+		b = appendEID(b, e.EID)
 		for _, l := range e.Locators {
 			b = append(b, l.Priority, l.Weight, l.MulticastPriority, l.MulticastWeight)
 			b = binary.BigEndian.AppendUint16(b, l.Flags)
-			b = appendAddr(b, l.Addr)
+			if l.Other != "" {
+				b = append(b, l.Other...)
+			} else {
+				b = appendAddr(b, l.Addr)
+			}
 		}
 	}
 	return b

@@ -117,6 +117,16 @@ func (m *Registration) Append(b, key []byte, cut bool) []byte {
 	return b
 }
 
+// Cut reports whether the authentication data of a message that was received is cut to the
+// length in the name of its algorithm. An answer is best cut in the same way.
+func (m *Registration) Cut() bool {
+	_, cut := m.lengths()
+	return len(m.mac) == cut
+}
+
+// Known reports whether the algorithm is one of the constants of this package.
+func (a Algorithm) Known() bool { return a >= SHA1 && a <= SHA256HKDF }
+
 // lengths returns the lengths that authentication data may have: 0 if the algorithm is unknown.
 func (m *Registration) lengths() (whole, cut int) {
 	switch m.Algorithm {

@@ -31,7 +31,7 @@ var rules = map[string][]string{
 	"sixfour/encap/sixa44/node":     {"sixfour/encap/agent", "sixfour/encap/drop", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/resolve", "sixfour/encap/sixa44", "sixfour/encap/teredo"},
 	"sixfour/encap/mape":            {},
 	"sixfour/encap/mape/node":       {"sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/mape", "sixfour/encap/resolve"},
-	"sixfour/encap/lisp":            {},
+	"sixfour/encap/lisp":            {"sixfour/encap/header"},
 	"sixfour/encap/agent/agenttest": {"sixfour/encap/agent", "sixfour/encap/drop", "sixfour/encap/header", "sixfour/encap/resolve"},
 	"sixfour/encap/sixbed4":         {"sixfour/encap/header", "sixfour/encap/nd"},
 	"sixfour/encap/sixbed4/node":    {"sixfour/encap/agent", "sixfour/encap/drop", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/nd", "sixfour/encap/resolve", "sixfour/encap/sixbed4", "sixfour/encap/teredo"},
