@@ -18,6 +18,7 @@ type Message struct {
 	Packet   header.IPv6    // complete
 	Trailers []byte         // as on the wire
 	nonce    uint32         // of the nonce trailer
+	random   uint16         // of the random port trailer; 0: there is none
 	flags    trailerFlags   // which trailers there are
 	others   [maxOthers]header.Mapping
 	count    int
@@ -106,7 +107,10 @@ const (
 	trailerNonce     = 1
 	trailerAlternate = 3
 	trailerDiscovery = 4
-	discoverySolicit = 0
+	trailerPort      = 5
+
+	discoverySolicit   = 0
+	discoveryAdvertise = 1
 )
 
 // maxOthers is how many alternate addresses a trailer can have.
@@ -132,7 +136,9 @@ func (m *Message) readTrailers() error {
 			}
 		case kind == trailerDiscovery && len(v) == 4 && v[0] == discoverySolicit:
 			m.flags |= hasSolicit
-		case kind > trailerDiscovery+1 && kind>>6 == 1:
+		case kind == trailerPort && len(v) == 2:
+			m.random = binary.BigEndian.Uint16(v)
+		case kind > trailerPort && kind>>6 == 1:
 			return errTrailer
 		}
 	}
@@ -147,6 +153,21 @@ func (m *Message) Alternates() []header.Mapping { return m.others[:m.count] }
 
 // Solicits reports whether the sender asks for a bubble in return (RFC 6081 section 4.4).
 func (m *Message) Solicits() bool { return m.flags&hasSolicit != 0 }
+
+// RandomPort returns the port to which the answer is to be sent in place of that in the origin
+// indication, if the sender has said so because its NAT is symmetric and keeps ports (RFC 6081
+// section 5.4).
+func (m *Message) RandomPort() (port uint16, ok bool) { return m.random, m.random != 0 }
+
+// AppendDiscovery appends a trailer by which the sender asks for a bubble in return or, with
+// answer, one that says that the bubble was asked for.
+func AppendDiscovery(b []byte, answer bool) []byte {
+	kind := byte(discoverySolicit)
+	if answer {
+		kind = discoveryAdvertise
+	}
+	return append(b, trailerDiscovery, 4, kind, 0, 0, 0)
+}
 
 // AppendNonce appends a nonce trailer.
 func AppendNonce(b []byte, nonce uint32) []byte {

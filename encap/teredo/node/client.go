@@ -192,6 +192,10 @@ func (c *client) question(p *peer) bool {
 		c.Send(c.server(0), teredo.AppendTest(nil, me.addr, p.addr, p.test))
 		return true
 	}
+	if p.tries == 0 && p.link.Load() != 0 {
+		c.confirm(p, me.addr, teredo.AppendDiscovery(teredo.AppendNonce(nil, p.trailer()), false))
+		return true
+	}
 	// RFC 6081 has the nonce in a trailer; clients that do not know trailers answer to the
 	// source of the bubble, which is then the nonce.
 	if p.tries%2 == 1 {
@@ -222,7 +226,7 @@ func (c *client) Learnt() resolve.Learnt {
 
 // Entries returns the client itself, with what it knows of its NAT, and its peers.
 func (c *client) Entries(now time.Time) []resolve.Entry {
-	e := resolve.Entry{State: c.phase.String(), Age: now.Sub(c.contact), Link: c.server(0).AddrPort(), Node: netip.IPv6Unspecified()}
+	e := resolve.Entry{State: c.state(), Age: now.Sub(c.contact), Link: c.server(0).AddrPort(), Node: netip.IPv6Unspecified()}
 	if c.contact.IsZero() {
 		e.Age = 0
 	}

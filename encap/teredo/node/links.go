@@ -198,6 +198,12 @@ func (l *links) bubbles(p *peer, src header.Word6, trailers []byte, direct bool)
 	return true
 }
 
+// confirm sends a bubble to the mapping at which a peer is trusted: if it answers, its server
+// has no work (RFC 6081 section 5.6).
+func (l *links) confirm(p *peer, src header.Word6, trailers []byte) {
+	l.Send(unpack(p.link.Load()), append(teredo.AppendBubble(nil, src, p.addr), trailers...))
+}
+
 // matches reports whether a direct bubble answers one of ours to a peer: it has the nonce as
 // its destination, or in its trailer.
 func (p *peer) matches(m *teredo.Message) bool {

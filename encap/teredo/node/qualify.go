@@ -35,9 +35,17 @@ const (
 	offline   // the server does not answer
 )
 
-// String returns the word for status.
+// String names a phase.
 func (p phase) String() string {
 	return [...]string{"soliciting", "soliciting", "qualified", "qualified", "offline"}[p]
+}
+
+// state returns the word for status.
+func (q *qualification) state() string {
+	if q.lost {
+		return "lost"
+	}
+	return q.phase.String()
 }
 
 // qualification is how a client finds its mapping. The cone phase is left out (RFC 5991 section
@@ -53,6 +61,7 @@ type qualification struct {
 	flags   uint16         // of the address, as long as the mapping stays
 	contact time.Time      // when the server was last heard of
 	why     string         // the client is not qualified any more
+	lost    bool           // it was, and asks for its mapping again
 }
 
 // qualify sends what is due, and returns when more is.
@@ -78,7 +87,7 @@ func (c *client) qualify(now time.Time) time.Time {
 			c.lose(whySilent)
 			return c.qualify(now)
 		}
-		c.phase, c.tries, c.next, c.why = offline, 0, now.Add(restart), whySilent
+		c.phase, c.tries, c.next, c.why, c.lost = offline, 0, now.Add(restart), whySilent, false
 		return c.next
 	}
 	if c.tries == 0 {
@@ -101,7 +110,7 @@ func (c *client) interval() time.Duration { return refresh - rand.N(refresh/4) }
 // lose forgets the mapping and all peers: the client begins again.
 func (c *client) lose(why string) {
 	c.self.Store(nil)
-	c.why = why
+	c.why, c.lost = why, true
 	c.phase, c.tries, c.next = asksFirst, 0, time.Time{}
 	c.peers.all(func(*peer) bool { return false })
 	clear(c.asked)
@@ -132,7 +141,7 @@ func (c *client) advertised(m *teredo.Message, from header.Mapping, now time.Tim
 		if me := c.self.Load(); me == nil || me.mapped != c.first {
 			c.flags = teredo.RandomFlags(uint16(rand.Uint32()))
 		}
-		c.why = ""
+		c.why, c.lost = "", false
 		c.self.Store(&self{addr: teredo.Address(c.servers[0], c.first, c.flags), mapped: c.first, symmetric: m.Origin != c.first, until: now.Add(addressLife)})
 	case refreshes:
 		if m.Origin != c.first {

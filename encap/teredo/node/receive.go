@@ -72,12 +72,16 @@ func (c *client) firstOf(m *teredo.Message, from header.Mapping, now time.Time) 
 // from, to the source of the bubble, which may be a nonce, and makes our NAT let the peer's
 // packets in.
 func (c *client) indirect(m *teredo.Message, me *self, now time.Time) drop.Reason {
-	if !c.Reachable(m.Origin) {
+	to := m.Origin
+	if port, ok := m.RandomPort(); ok {
+		to.Port = port
+	}
+	if !c.Reachable(m.Origin) || !c.Reachable(to) {
 		return drop.Martian
 	}
 	src := header.ReadWord6(m.Packet.Source())
 	answer := c.answer(m, me)
-	c.Send(m.Origin, answer)
+	c.Send(to, answer)
 	if !teredo.Is(src) {
 		return drop.None
 	}
@@ -113,7 +117,8 @@ func (c *client) answer(m *teredo.Message, me *self) []byte {
 }
 
 // direct handles a bubble that came from its sender. It makes a Teredo peer trusted if its
-// address has the mapping from which it came, or if it has our nonce.
+// address has the mapping from which it came, or if it has our nonce. At a mapping at which the
+// peer is trusted already, it stays trusted.
 func (c *client) direct(m *teredo.Message, me *self, from header.Mapping, now time.Time) drop.Reason {
 	src, dst := header.ReadWord6(m.Packet.Source()), header.ReadWord6(m.Packet.Dest())
 	if header.IsLinkLocal(src) && dst == me.addr { // the peer asks: its nonce is the source
@@ -124,7 +129,7 @@ func (c *client) direct(m *teredo.Message, me *self, from header.Mapping, now ti
 		return drop.None
 	}
 	p := c.peers.Find(src)
-	known := p != nil && p.matches(m)
+	known := p != nil && (p.matches(m) || p.is(from))
 	switch {
 	case !teredo.Is(src), dst != me.addr && !known:
 		return drop.Spoof
@@ -136,7 +141,11 @@ func (c *client) direct(m *teredo.Message, me *self, from header.Mapping, now ti
 		}
 	}
 	fresh := !p.is(from)
-	if n, ok := m.Nonce(); ok && !known {
+	if m.Solicits() && (known || c.Reachable(from)) {
+		c.Send(from, teredo.AppendDiscovery(c.answer(m, me), true))
+		fresh = false
+	}
+	if n, ok := m.Nonce(); ok && !p.matches(m) {
 		p.echo = echo{n, true}
 	}
 	c.found(p, from, now)

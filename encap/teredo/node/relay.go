@@ -119,6 +119,10 @@ func (r *relayNode) Hold(pkt []byte, now time.Time) bool {
 // Next sends bubbles through the servers of clients.
 func (r *relayNode) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 	again := r.advance(now, func(p *peer) bool {
+		if p.tries == 0 && p.link.Load() != 0 {
+			r.confirm(p, teredo.NonceAddress(p.nonce), nil)
+			return true
+		}
 		return r.bubbles(p, teredo.NonceAddress(p.nonce), nil, false)
 	})
 	send, lost := r.Take()
