@@ -98,3 +98,74 @@ func TestRelay6a44(t *testing.T) {
 		t.Errorf("%v\n%x\nwant\n%x", why, got, want)
 	}
 }
+
+// An ICMP error about a packet of form 1 is recognized, with as much as it quotes, and one about
+// a packet that we would send in the other form, or elsewhere, is not.
+func TestUnquoteBeside(t *testing.T) {
+	direct := vectors.Read(t)["6A44-4"]
+	r := toForm{from: new(resolve.Endpoint), to: resolve.Endpoint4(0xc0a8010b)}
+	stack := func(form uint8, port uint16) *encap.Stack {
+		r.to.Form, r.to.Port = form, port
+		s, err := encap.New([]encap.Layer{{Kind: encap.InSixA44, Local: netip.MustParseAddr("192.168.1.10"), Resolver: r}}, 1500, encap.DefaultOptions, nil, encap.NewRecord())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := stack(1, 0)
+	for n := header.IPv4Len + 8; n <= len(direct); n++ {
+		q, ok := s.Unquote(direct[:n])
+		if want := n >= header.IPv4Len+header.IPv6Len; !ok || q.Size != len(direct) || q.To != netip.MustParseAddr("192.168.1.11") || (q.Inner != nil) != want ||
+			want && !bytes.Equal(q.Inner, direct[header.IPv4Len:n]) {
+			t.Errorf("%d bytes: %v %+v", n, ok, q)
+		}
+	}
+	pkt, why := stack(0, 1027).Encapsulate(append(make([]byte, encap.Headroom), direct[header.IPv4Len:]...), encap.Headroom)
+	if why != drop.None {
+		t.Fatal(why)
+	}
+	if _, ok := stack(0, 1027).Unquote(pkt); !ok {
+		t.Error("an error about a packet in UDP is ignored")
+	}
+	for name, c := range map[string]struct {
+		s     *encap.Stack
+		quote []byte
+	}{
+		"a direct packet that goes to the relay":   {stack(0, 1027), direct},
+		"a packet to the relay that goes directly": {stack(1, 0), pkt},
+	} {
+		if q, ok := c.s.Unquote(c.quote); ok {
+			t.Errorf("%s: %+v", name, q)
+		}
+	}
+	for name, edit := range map[string]func(b []byte){
+		"source":         func(b []byte) { b[15]++ },
+		"destination":    func(b []byte) { b[19]++ },
+		"identification": func(b []byte) { b[5]++ },
+		"protocol":       func(b []byte) { b[9] = 4 },
+		"inner length":   func(b []byte) { b[25]++ },
+	} {
+		b := bytes.Clone(direct)
+		edit(b)
+		if q, ok := s.Unquote(b); ok {
+			t.Errorf("a wrong %s is believed: %+v", name, q)
+		}
+	}
+}
+
+// Bubbles have no UDP checksum, as vector 6A44-1; messages of other mechanisms have one.
+func TestDatagramWithoutChecksum(t *testing.T) {
+	want := vectors.Read(t)["6A44-1"]
+	payload := want[header.IPv4Len+header.UDPLen:]
+	r := toForm{from: new(resolve.Endpoint)}
+	for kind, unsummed := range map[encap.Kind]bool{encap.InSixA44: true, encap.InTeredo: false, encap.InSixBed4: false} {
+		s, err := encap.New([]encap.Layer{{Kind: kind, Local: netip.MustParseAddr("192.168.1.10"), Resolver: r}}, 1500, encap.DefaultOptions, nil, encap.NewRecord())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, why := s.Datagram(append(make([]byte, encap.Headroom), payload...), encap.Headroom, netip.AddrPort{}, netip.MustParseAddrPort("192.88.99.2:1027"))
+		if why != drop.None || bytes.Equal(got, want) != unsummed || (got[26]|got[27] == 0) != unsummed {
+			t.Errorf("%v: %x, %v", kind, got, why)
+		}
+	}
+}

@@ -45,7 +45,11 @@ func (s *Stack) Datagram(b []byte, off int, from, to netip.AddrPort) ([]byte, dr
 		clear(ip[:header.IPv4Len])
 		ip[0], ip[8], ip[9] = 0x45, datagramTTL(s.options.TTL), header.UDP
 		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
-		binary.BigEndian.PutUint16(ip[4:], s.record.nextID4())
+		if ports.Unsummed {
+			binary.BigEndian.PutUint16(ip[6:], header.DF)
+		} else {
+			binary.BigEndian.PutUint16(ip[4:], s.record.nextID4())
+		}
 		copy(ip.Source(), src.AsSlice())
 		copy(ip.Dest(), to.Addr().AsSlice())
 		ip.SetChecksum()
@@ -60,7 +64,9 @@ func (s *Stack) Datagram(b []byte, off int, from, to netip.AddrPort) ([]byte, dr
 		copy(ip.Dest(), to.Addr().AsSlice())
 		sum = header.PseudoSum(ip.Source(), ip.Dest(), len(udp), header.UDP)
 	}
-	header.SetUDPChecksum(udp, ^header.Sum(udp, sum))
+	if !ports.Unsummed {
+		header.SetUDPChecksum(udp, ^header.Sum(udp, sum))
+	}
 	return b[off:], drop.None
 }
 

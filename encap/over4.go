@@ -90,7 +90,8 @@ func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 		return q, true
 	}
 	ip := header.IPv4(pkt)
-	if pkt[0] != 0x45 || ip.Protocol() != l.protocol || !l.sends(ip) {
+	beside := l.beside != 0 && ip.Protocol() == l.beside
+	if pkt[0] != 0x45 || ip.Protocol() != l.protocol && !beside || !l.sends(ip) {
 		return q, true
 	}
 	switch frag := ip.Fragment(); {
@@ -107,14 +108,18 @@ func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 		return q, false
 	}
 	q.taken = true
+	if beside {
+		q.inner, q.size, q.version = pkt[header.IPv4Len:], size-header.IPv4Len, 6
+		return q, leadsTo(l.resolver, q.inner, ip.Dst(), 1)
+	}
 	q.inner, q.size, q.version, ok = l.codec.Unquote(pkt[header.IPv4Len:], size-header.IPv4Len)
-	return q, ok && leadsTo(l.resolver, q.inner, ip.Dst())
+	return q, ok && leadsTo(l.resolver, q.inner, ip.Dst(), 0)
 }
 
 // leadsTo reports whether an inner packet that an ICMP error quotes may have been sent to an
-// outer address: with a resolver, that must be the address that we would use. Of a packet
-// without a whole IP header, nothing is known.
-func leadsTo(r resolve.Resolver, quote []byte, dst netip.Addr) bool {
+// outer address in a form: with a resolver, these must be the ones that we would use. Of a
+// packet without a whole IP header, nothing is known.
+func leadsTo(r resolve.Resolver, quote []byte, dst netip.Addr, form uint8) bool {
 	if r == nil || len(quote) < header.IPv4Len || header.Version(quote) == 6 && len(quote) < header.IPv6Len {
 		return true
 	}
@@ -122,7 +127,7 @@ func leadsTo(r resolve.Resolver, quote []byte, dst netip.Addr) bool {
 		return true
 	}
 	to, why := r.To(slices.Clone(quote)) // the resolver may write to it
-	return why == drop.None && to.Addr() == dst
+	return why == drop.None && to.Addr() == dst && to.Form == form
 }
 
 // sends reports whether a header has the outer addresses of the packets that we send.

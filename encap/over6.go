@@ -136,5 +136,5 @@ func (l *over6) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	}
 	q.taken = true
 	q.inner, q.size, q.version, ok = l.codec.Unquote(pkt[off:], size-off)
-	return q, ok && leadsTo(l.resolver, q.inner, ip.Dst())
+	return q, ok && leadsTo(l.resolver, q.inner, ip.Dst(), 0)
 }

@@ -94,6 +94,9 @@ type Ports struct {
 	// received beside those of the framing: those of form 1 (resolve.Endpoint). Nothing stands
 	// between their delivery header and the inner packet. 0: there is none.
 	Beside byte
+	// Unsummed means that datagrams of the mechanism's own have the UDP checksum 0 and DF, as
+	// its packets have.
+	Unsummed bool
 }
 
 // matches reports whether a UDP header, which may be cut off, has the ports of a packet that

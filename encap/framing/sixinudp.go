@@ -22,13 +22,14 @@ type SixInUDP struct {
 	Local      uint16 // our port
 	Keepalives bool   // a datagram without payload is a control message, too
 	Plain      bool   // there are packets of protocol 41, too
-	NoChecksum bool   // the UDP checksum of packets is 0
+	NoChecksum bool   // the UDP checksum is 0
 }
 
 // Properties returns the properties of the headers.
 func (f SixInUDP) Properties() Properties {
 	fou := f.fou()
 	p := fou.properties(header.UDPLen)
+	p.Ports.Unsummed = f.NoChecksum
 	if f.Plain {
 		p.Ports.Beside = header.ProtoIPv6
 	}
