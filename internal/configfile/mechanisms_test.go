@@ -87,6 +87,11 @@ func TestMechanisms(t *testing.T) {
 			)},
 		{tunnel("6a44", "auto", "") + "role = 'client'\n", ""},
 		{tunnel("6a44", "192.0.2.1", "") + "role = 'relay'\nprefix = '2001:db8:44::/48'\n", ""},
+		{tunnel("6a44", "192.0.2.1", "") + "role = 'relay'\nprefix = '2001:db8:44::/48'\ncustomers = ['100.64.0.0/10']\n", ""},
+		{tunnel("6a44", "192.0.2.1", "") + "role = 'relay'\nprefix = '2001:db8:44::/48'\ncustomers = ['127.0.0.0/8']\n",
+			"7:13: customers has 127.0.0.0/8, in which no customer can have an address: leave it out; without customers the relay serves all public addresses"},
+		{tunnel("6a44", "auto", "") + "role = 'client'\ncustomers = ['100.64.0.0/10']\n",
+			`6:13: customers contradicts role "client": leave it out, or set role to "relay"`},
 		{tunnel("6a44", "192.0.2.1", "") + "role = 'relay'\nprefix = '2001:db8::/32'\nrelay = '192.0.2.2'\n",
 			lines(
 				"6:10: prefix is 2001:db8::/32: it must be a /48, whose addresses have the outer addresses and ports of clients",

@@ -22,7 +22,7 @@ var native = agenttest.IP6("2001:db8:ff::80")
 
 func newNet(t *testing.T) (w *agenttest.World, r *agenttest.Host) {
 	w = agenttest.NewWorld(t, teredo.IsData)
-	return w, w.Add("relay", Relay{netip.MustParsePrefix("2001:db8:44::/48")}, sixa44.Port, agenttest.None, relayAt, relayAt)
+	return w, w.Add("relay", Relay{Prefix: netip.MustParsePrefix("2001:db8:44::/48")}, sixa44.Port, agenttest.None, relayAt, relayAt)
 }
 
 func newClient(w *agenttest.World, name, outside, inside string) *agenttest.Host {
@@ -193,7 +193,7 @@ func TestRefused(t *testing.T) {
 	}
 	for name, f := range map[string]func() (resolve.Resolver, error){
 		"a /32": func() (resolve.Resolver, error) {
-			return Relay{netip.MustParsePrefix("2001:db8::/32")}.Resolver(resolve.Site{Local: netip.MustParseAddr("192.0.2.7")})
+			return Relay{Prefix: netip.MustParsePrefix("2001:db8::/32")}.Resolver(resolve.Site{Local: netip.MustParseAddr("192.0.2.7")})
 		},
 		"ourselves": func() (resolve.Resolver, error) {
 			return Client{agenttest.HostAt("192.0.2.7")}.Resolver(resolve.Site{Local: netip.MustParseAddr("192.0.2.7")})
@@ -204,6 +204,38 @@ func TestRefused(t *testing.T) {
 	} {
 		if _, err := f(); err == nil {
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// A relay with customers serves them, whose addresses may be private, and nobody else.
+func TestCustomers(t *testing.T) {
+	w := agenttest.NewWorld(t, teredo.IsData)
+	m := Relay{Prefix: netip.MustParsePrefix("2001:db8:44::/48"), Customers: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.88.99.0/24")}}
+	r := w.Add("relay", m, sixa44.Port, agenttest.None, "100.64.0.1", "100.64.0.1")
+	join := func(name, outside, inside string) *agenttest.Host {
+		return w.Add(name, Client{agenttest.HostAt("100.64.0.1")}, sixa44.Port, agenttest.PortRestricted, outside, inside)
+	}
+	a, b, other := join("a", "100.64.7.7", "10.0.0.5"), join("b", "100.64.9.9", "192.168.0.2"), join("other", "203.0.113.7", "10.0.0.5")
+	w.Run(time.Second)
+	a.Say(agenttest.UDP(addr(a), addr(b), "across"))
+	r.Say(agenttest.UDP(native, addr(a), "in"))
+	a.Say(agenttest.UDP(addr(a), native, "out"))
+	w.Run(time.Second)
+	if !b.Heard("across") || !a.Heard("in") || !r.Heard("out") {
+		t.Errorf("drops %v, %v, %v", a.Drops, r.Drops, b.Drops)
+	}
+	if other.Agent.(*client).self.Load() != nil || r.Drops[drop.Martian] == 0 {
+		t.Errorf("a client that is no customer: %v", r.Drops)
+	}
+	in := agenttest.UDP(native, addr(a), "in")
+	if n := testing.AllocsPerRun(100, func() { r.Agent.To(in) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	for _, at := range []string{"203.0.113.7:5", "100.64.0.1:5", "192.88.99.2:5", "100.64.7.7:0"} {
+		to := sixa44.Prefix{Provider: 0x20010db80044, At: header.MappingOf(netip.MustParseAddrPort(at))}.Address(1)
+		if _, why := r.Agent.To(agenttest.UDP(native, to, "")); why == drop.None {
+			t.Errorf("a packet goes to %s", at)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"sixfour/encap/agent"
@@ -19,6 +20,10 @@ import (
 // keeps no state, so that a provider can have several at one address.
 type Relay struct {
 	Prefix netip.Prefix // the provider's /48
+	// Customers are the networks of the outer addresses that the relay serves. They may be
+	// private ones, of customers behind a NAT of the provider that the relay is inside of
+	// (NAT444). If there are none, it serves all public addresses.
+	Customers []netip.Prefix
 }
 
 // Framing returns the framing of the relay's packets.
@@ -36,18 +41,28 @@ func (m Relay) Resolver(at resolve.Site) (resolve.Resolver, error) {
 	if m.Prefix.Bits() != sixa44.ProviderBits || !m.Prefix.Addr().Is6() {
 		return nil, errors.New("6a44: prefix must be a /48, whose addresses have the outer addresses and ports of clients")
 	}
-	return &relay{Base: b, provider: header.NewPrefix6(m.Prefix).Value.Hi >> 16, corrections: agent.NewCorrections()}, nil
+	return &relay{Base: b, provider: header.NewPrefix6(m.Prefix).Value.Hi >> 16, customers: m.Customers, corrections: agent.NewCorrections()}, nil
 }
 
 // relay is the agent of a Relay.
 type relay struct {
 	agent.Base
 	provider    uint64
+	customers   []netip.Prefix
 	corrections *agent.Corrections
 }
 
 // isClient reports whether an address is one of the provider's clients.
 func (r *relay) isClient(a header.Word6) bool { return a.Hi>>16 == r.provider }
+
+// serves reports whether clients can have a mapping.
+func (r *relay) serves(m header.Mapping) bool {
+	if len(r.customers) == 0 {
+		return r.Reachable(m)
+	}
+	a := m.AddrPort().Addr()
+	return r.Source(m) == drop.None && !r.Owns(m.Addr) && m.Addr != anycast && slices.ContainsFunc(r.customers, func(p netip.Prefix) bool { return p.Contains(a) })
+}
 
 // leads returns the mapping in the address of a client.
 func (r *relay) leads(dst header.Word6) (header.Mapping, drop.Reason) {
@@ -55,7 +70,7 @@ func (r *relay) leads(dst header.Word6) (header.Mapping, drop.Reason) {
 	switch {
 	case r.Owns(p.At.Addr):
 		return p.At, drop.Loop
-	case !r.Reachable(p.At):
+	case !r.serves(p.At):
 		return p.At, drop.Martian
 	}
 	return p.At, drop.None
@@ -90,7 +105,7 @@ func (r *relay) To(inner []byte) (resolve.Endpoint, drop.Reason) {
 func (r *relay) From(e, _ resolve.Endpoint, inner []byte) drop.Reason {
 	ip, m := header.IPv6(inner), agent.MappingOf(e)
 	src, dst := header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
-	if !r.Reachable(m) {
+	if !r.serves(m) {
 		return drop.Martian
 	}
 	if p, _ := sixa44.Of(src); !r.isClient(src) || p.At != m {
@@ -117,7 +132,7 @@ func (r *relay) Receive(o header.Outer, b []byte, _ time.Time) (done bool) {
 	m := header.MappingOf(o.From)
 	r.Why = drop.None
 	switch bubble, ok := sixa44.ParseBubble(b); {
-	case ok && !r.Reachable(m):
+	case ok && !r.serves(m):
 		r.Why = drop.Martian
 	case ok:
 		r.Send(m, sixa44.AppendBubble(nil, sixa44.Bubble{Prefix: sixa44.Prefix{Provider: r.provider, At: m}, ID: bubble.ID}))

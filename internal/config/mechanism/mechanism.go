@@ -93,6 +93,7 @@ var Rows = []Row{
 		{Name: "role", Read: readRole6a44},
 		{Name: "relay", Read: host4(func(m *sixA44) *config.Host { return &m.relay })},
 		{Name: "prefix", Read: value.Prefix(6, func(m *sixA44) *netip.Prefix { return &m.prefix })},
+		{Name: "customers", Read: value.Prefixes(4, func(m *sixA44) *[]netip.Prefix { return &m.customers })},
 	}, (*sixA44).finish)),
 	outermost("its packets have a UDP header of their own", row(mode6bed4, sixBed4{direct: true}, []tree.Key[*sixBed4]{
 		{Name: "role", Read: readRole6bed4},

@@ -15,15 +15,16 @@ import (
 
 // sixA44 holds the keys of mode 6a44.
 type sixA44 struct {
-	role   string
-	relay  config.Host
-	prefix netip.Prefix
+	role      string
+	relay     config.Host
+	prefix    netip.Prefix
+	customers []netip.Prefix
 }
 
 const mode6a44 = "6a44"
 
 // rolesOf6a44 are the roles that have a key.
-var rolesOf6a44 = map[string][]string{"relay": {"client"}, "prefix": {"relay"}}
+var rolesOf6a44 = map[string][]string{"relay": {"client"}, "prefix": {"relay"}, "customers": {"relay"}}
 
 func readRole6a44(r *problem.Report, e tree.Entry, m *sixA44) {
 	m.role, _ = value.Word(r, e, "client", "relay")
@@ -52,5 +53,10 @@ func (m *sixA44) finish(r *problem.Report, t *Tunnel) resolve.Mechanism {
 	if at, given := t.Values["prefix"]; given && !t.State.Bad["prefix"] && m.prefix.Bits() != sixa44.ProviderBits {
 		r.Add(at, "prefix is %v: it must be a /48, whose addresses have the outer addresses and ports of clients", m.prefix)
 	}
-	return node.Relay{Prefix: m.prefix}
+	for _, c := range m.customers {
+		if a := c.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.IsUnspecified() {
+			r.Add(t.Values["customers"], "customers has %v, in which no customer can have an address: leave it out; without customers the relay serves all public addresses", c)
+		}
+	}
+	return node.Relay{Prefix: m.prefix, Customers: m.customers}
 }
