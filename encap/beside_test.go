@@ -169,3 +169,21 @@ func TestDatagramWithoutChecksum(t *testing.T) {
 		}
 	}
 }
+
+// An ICMP error about a datagram without payload, which nobody has to receive, is ignored.
+func TestUnquoteKeepalive(t *testing.T) {
+	r := toForm{from: new(resolve.Endpoint), to: resolve.EndpointOf(netip.MustParseAddrPort("203.0.113.20:25790"))}
+	s, err := encap.New([]encap.Layer{{Kind: encap.InSixBed4, Local: netip.MustParseAddr("10.0.0.5"), Resolver: r}}, 1500, encap.DefaultOptions, nil, encap.NewRecord())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size, want := range map[int]bool{0: false, 48: true} {
+		pkt, why := s.Datagram(make([]byte, encap.Headroom+size), encap.Headroom, netip.AddrPort{}, r.to.AddrPort())
+		if why != drop.None {
+			t.Fatal(why)
+		}
+		if q, ok := s.Unquote(pkt[:header.IPv4Len+header.UDPLen]); ok != want {
+			t.Errorf("payload of %d bytes: %v %+v", size, ok, q)
+		}
+	}
+}

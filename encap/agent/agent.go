@@ -73,6 +73,14 @@ func (b *Base) SendFrom(from netip.AddrPort, to header.Mapping, payload []byte) 
 	b.out = append(b.out, resolve.Message{To: Endpoint(to), Bytes: payload, Raw: true, From: from})
 }
 
+// SendTTL is Send for a datagram with a TTL of its own, such as one that only has to pass the NAT.
+func (b *Base) SendTTL(to header.Mapping, payload []byte, ttl byte) {
+	n := len(b.out)
+	if b.Send(to, payload); len(b.out) > n {
+		b.out[n].TTL = ttl
+	}
+}
+
 // Room reports whether there is room for n messages in the outbox.
 func (b *Base) Room(n int) bool { return len(b.out)+n <= maxOut }
 

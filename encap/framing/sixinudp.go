@@ -60,6 +60,14 @@ func (c *sixInUDPCodec) Open(pkt []byte, at int) (inner []byte, version int, r d
 	return c.dataOrControl(b)
 }
 
+// Unquote removes the UDP header. An error about a datagram without payload is ignored: that was
+// to keep a mapping of a NAT, or to find out whether a node can be reached, and says nothing of
+// packets.
+func (c *sixInUDPCodec) Unquote(b []byte, size int) (inner []byte, innerSize, version int, ok bool) {
+	inner, innerSize, version, ok = c.fouCodec.Unquote(b, size)
+	return inner, innerSize, version, ok && size > header.UDPLen
+}
+
 // OpenDatagram tells packets from control messages.
 func (c *sixInUDPCodec) OpenDatagram(b []byte, _ header.Outer) (inner []byte, version int, r drop.Reason) {
 	return c.dataOrControl(b)

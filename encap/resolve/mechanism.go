@@ -176,12 +176,14 @@ type Busy interface {
 // Message is what an agent sends to an outer destination: an inner packet or, if Raw is set,
 // the payload of a datagram that is not encapsulated. From is where a datagram comes from: its
 // address is one of those of a Joiner, or invalid for the local address; its port is that of the
-// framing, or that of control messages, or 0 for the former.
+// framing, or that of control messages, or 0 for the former. TTL is that of a datagram, or 0 for
+// the one of the tunnel.
 type Message struct {
 	To    Endpoint
 	Bytes []byte
 	Raw   bool
 	From  netip.AddrPort
+	TTL   byte
 }
 
 // Entry is what an agent knows of another node.

@@ -175,7 +175,7 @@ func (r *Runner) send(wire *datapath.Wire, scratch []byte, send []resolve.Messag
 		n := copy(scratch[encap.Headroom:], m.Bytes)
 		o := datapath.Own{Buf: scratch[:encap.Headroom+n], Stack: stack, Inner: m.Bytes}
 		if m.Raw {
-			o.Encapsulate = func(b []byte, off int) ([]byte, drop.Reason) { return stack.Datagram(b, off, m.From, m.To.AddrPort()) }
+			o.Encapsulate = func(b []byte, off int) ([]byte, drop.Reason) { return datagram(stack, b, off, &m) }
 		}
 		if not := wire.Emit(&o); not != nil {
 			r.drops.Lose(&r.path.Out, &capture.Packet{At: o.At, Outer: capture.Whole(not.Outer), Inner: capture.Whole(m.Bytes), Reason: not.Reason, Err: not.Err})
@@ -183,6 +183,15 @@ func (r *Runner) send(wire *datapath.Wire, scratch []byte, send []resolve.Messag
 			r.path.Out.Carried(1, n)
 		}
 	}
+}
+
+// datagram makes the outer packet of a message that is not encapsulated, whose payload is b[off:].
+func datagram(stack *encap.Stack, b []byte, off int, m *resolve.Message) ([]byte, drop.Reason) {
+	pkt, why := stack.Datagram(b, off, m.From, m.To.AddrPort())
+	if why == drop.None && m.TTL != 0 && header.Version(pkt) == 4 {
+		header.IPv4(pkt).SetTTL(m.TTL)
+	}
+	return pkt, why
 }
 
 // Learnt returns what the interface should have.

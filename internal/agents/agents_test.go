@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/encap"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/nd"
@@ -59,6 +60,26 @@ func TestFloodOfNeighbours(t *testing.T) {
 	}
 	if g.heard < hearPerSecond || g.heard > flood/2 || g.heard+refused != flood {
 		t.Errorf("%d heard, %d refused", g.heard, refused)
+	}
+}
+
+// A message that is not encapsulated has the TTL that the agent gives it, or the tunnel's.
+func TestDatagramTTL(t *testing.T) {
+	local := netip.MustParseAddr("192.0.2.1")
+	s, err := encap.New([]encap.Layer{{Kind: encap.InSixBed4, Local: local, Resolver: new(datapath.StaticHop)}}, 1500, encap.DefaultOptions, nil, encap.NewRecord())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ttl, want := range map[byte]byte{0: byte(encap.DefaultOptions.TTL), 3: 3} {
+		m := resolve.Message{To: resolve.EndpointOf(netip.MustParseAddrPort("203.0.113.20:25790")), Raw: true, TTL: ttl}
+		pkt, why := datagram(s, make([]byte, encap.Headroom), encap.Headroom, &m)
+		if why != drop.None || header.IPv4(pkt).TTL() != want || header.Sum(pkt[:header.IPv4Len], 0) != 0xffff {
+			t.Errorf("TTL %d: %x, %v", ttl, pkt, why)
+		}
+	}
+	m := resolve.Message{To: resolve.EndpointOf(netip.MustParseAddrPort("203.0.113.20:0")), Raw: true, TTL: 3}
+	if _, why := datagram(s, make([]byte, encap.Headroom), encap.Headroom, &m); why == drop.None {
+		t.Error("sent to port 0")
 	}
 }
 

@@ -118,7 +118,7 @@ func (h *Host) Step() time.Time {
 			if a := m.From.Addr(); a.IsValid() {
 				from.Addr = agent.Word(a)
 			}
-			h.Emit(from, agent.MappingOf(m.To), m.Bytes)
+			h.emit(from, agent.MappingOf(m.To), m.Bytes, m.TTL)
 		}
 	}
 	h.World.T.Fatalf("%s does not stop sending", h.Name)
@@ -126,7 +126,9 @@ func (h *Host) Step() time.Time {
 }
 
 // Emit sends a datagram through the host's NAT.
-func (h *Host) Emit(from, to header.Mapping, payload []byte) {
+func (h *Host) Emit(from, to header.Mapping, payload []byte) { h.emit(from, to, payload, 0) }
+
+func (h *Host) emit(from, to header.Mapping, payload []byte, ttl byte) {
 	h.World.Sent++
 	if h.Kind != None && to.Addr>>24 != 10 {
 		key := header.Mapping{}
@@ -142,6 +144,9 @@ func (h *Host) Emit(from, to header.Mapping, payload []byte) {
 			filter.Port = 0
 		}
 		h.Open[[2]uint64{uint64(from.Port), pack(filter)}] = true
+	}
+	if ttl != 0 {
+		return // it passes the NAT, and expires before its destination
 	}
 	if h.World.Lose != nil && h.World.Lose(from, to, payload) {
 		return

@@ -230,6 +230,36 @@ func TestMappingLost(t *testing.T) {
 	}
 }
 
+// Keepalives pass the NAT and need not reach the router. After a mapping was lost they have the
+// ordinary TTL.
+func TestKeepalives(t *testing.T) {
+	w, _ := newNet(t)
+	p := newPeer(w, "a", agenttest.PortRestricted, "203.0.113.7", "10.0.0.5", true)
+	keepalive := func() resolve.Message {
+		w.Now = w.Now.Add(keepPause)
+		send, _, _ := p.Agent.Next(w.Now)
+		if len(send) != 1 || !send[0].Raw || len(send[0].Bytes) != 0 {
+			t.Fatalf("%+v", send)
+		}
+		return send[0]
+	}
+	w.Run(time.Second)
+	before := addr(p)
+	if m := keepalive(); m.TTL != keepTTL {
+		t.Errorf("TTL %d", m.TTL)
+	}
+	clear(p.Maps)
+	clear(p.Open)
+	p.Maps[header.Mapping{Addr: 1}] = 1
+	w.Run((keepsPerAsk + 1) * keepPause)
+	if addr(p) == before {
+		t.Fatal("the lost mapping is not found")
+	}
+	if m := keepalive(); m.TTL != 0 {
+		t.Errorf("TTL %d after a mapping was lost", m.TTL)
+	}
+}
+
 // The vectors through the router.
 func TestVectors(t *testing.T) {
 	v := vectors.Read(t)

@@ -68,7 +68,8 @@ const (
 	firstAsk     = time.Second // doubled after each solicitation, up to lastAsk
 	lastAsk      = 32 * time.Second
 	keepPause    = 25 * time.Second // between keepalives; a NAT is taken to keep a mapping for 30 s
-	keepsPerAsk  = 4                // every fourth keepalive is a solicitation, so that a lost mapping is found
+	keepsPerAsk  = 4                // between solicitations, by which a lost mapping is found
+	keepTTL      = 3                // of keepalives: enough for most NATs, and the router need not receive them
 	silentAfter  = 3                // unanswered solicitations, after which the router is silent
 	addressLife  = 10 * 365 * 24 * time.Hour
 	ownLAN       = 1 // our number among the hosts behind our port
@@ -87,7 +88,8 @@ type peer struct {
 	nonce   uint64 // in the source of the last solicitation
 	asks    int    // solicitations without an answer
 	wait    time.Duration
-	keeps   int // keepalives since the last solicitation
+	keeps   int  // keepalives since the last solicitation
+	far     bool // a mapping was lost: keepalives have the ordinary TTL, because the NAT may be far away
 	next    time.Time
 	contact time.Time // when the router has answered last
 	tick    time.Time
@@ -246,6 +248,7 @@ func (p *peer) advertised(m header.Mapping, ip header.IPv6, now time.Time) drop.
 	p.contact, p.asks, p.keeps, p.next = now, 0, 0, now.Add(keepPause)
 	a := sixbed4.Address(network, at, ownLAN)
 	if me := p.self.Load(); me == nil || *me != a {
+		p.far = p.far || me != nil
 		p.self.Store(&a)
 	}
 	return drop.None
@@ -302,7 +305,11 @@ func (p *peer) ask(now time.Time) time.Time {
 	case p.asks == 0 && p.self.Load() != nil && p.keeps < keepsPerAsk:
 		p.keeps++
 		p.next = now.Add(keepPause)
-		p.Send(p.router, nil)
+		if p.far {
+			p.Send(p.router, nil)
+		} else {
+			p.SendTTL(p.router, nil, keepTTL)
+		}
 		return p.next
 	}
 	if p.asks == 0 {
