@@ -58,7 +58,7 @@ func (t *Tunnel) Difference(newer *Tunnel) (d Difference) {
 	if t.Client != newer.Client && len(d.Keys) == 0 { // another content of a file
 		d.Keys = append(d.Keys, newer.Client.secretKey())
 	}
-	if !peers && len(d.Keys) == 0 && len(newer.secretFiles()) > 0 { // the same of an automatic mode
+	if !peers && len(d.Keys) == 0 && t.otherSecret(newer) { // the same of an automatic mode
 		d.Keys = append(d.Keys, "password_file")
 	}
 	if peers && len(d.Keys) == 0 && !t.Hub && !newer.Hub { // another content of a file that a path names
@@ -72,6 +72,15 @@ func (t *Tunnel) Difference(newer *Tunnel) (d Difference) {
 		d.PeersAdded, d.PeersRemoved, d.PeersChanged = 0, 0, 0
 	}
 	return d
+}
+
+// otherSecret reports whether a mechanism of a newer configuration, of which no key has changed,
+// has another secret.
+func (t *Tunnel) otherSecret(newer *Tunnel) bool {
+	return !slices.EqualFunc(t.Layers, newer.Layers, func(a, b Layer) bool {
+		m, ok := b.Mechanism.(Keyed)
+		return !ok || m.SecretFile() == "" || reflect.DeepEqual(a.Mechanism, b.Mechanism)
+	})
 }
 
 func union(a, b map[string]uint64) map[string]uint64 {

@@ -2,9 +2,11 @@ package configfile
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
+	teredo "sixfour/encap/teredo/node"
 	"sixfour/internal/config"
 )
 
@@ -133,5 +135,26 @@ func TestOtherPassword(t *testing.T) {
 		if d := old.Difference(&next); len(d.Keys) != 1 || d.Keys[0] != "password_file" {
 			t.Errorf("%s: %+v", mode, d)
 		}
+	}
+}
+
+// Another content of the file of an automatic mode is a difference, too, and what no key explains
+// is not taken for one.
+func TestOtherKey(t *testing.T) {
+	c, err := Parse("file", []byte(tunnel("teredo", "auto", "") + "role = 'client'\nserver = '192.0.2.2'\nuser = 'u'\npassword_file = '/p'\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, next := c.Tunnels[0], c.Tunnels[0]
+	next.Strict = !old.Strict
+	if d := old.Difference(&next); len(d.Keys) != 0 {
+		t.Errorf("another value: %+v", d)
+	}
+	next.Strict, next.Layers = old.Strict, slices.Clone(old.Layers)
+	m := next.Layers[0].Mechanism.(teredo.Client)
+	m.Key = teredo.NewKey("u", "/p", "new")
+	next.Layers[0].Mechanism = m
+	if d := old.Difference(&next); !slices.Equal(d.Keys, []string{"password_file"}) {
+		t.Errorf("another password: %+v", d)
 	}
 }
