@@ -35,7 +35,7 @@ type Options struct {
 type Answer struct {
 	Mechanism string       `json:"mechanism"`
 	Asked     netip.Addr   `json:"asked"`
-	IPv4      netip.Addr   `json:"ipv4"`
+	IPv4      netip.Addr   `json:"ipv4"`    // invalid: the address has none in it
 	Martian   bool         `json:"martian"` // of the IPv4 address: it is not globally unique
 	Prefix    netip.Prefix `json:"prefix,omitzero"`
 	IPv6      netip.Addr   `json:"ipv6,omitzero"`
@@ -99,7 +99,7 @@ func explainAll(a netip.Addr, o Options) (out []Answer, err error) {
 
 func finish(answer Answer, mechanism string, asked netip.Addr) Answer {
 	answer.Mechanism, answer.Asked = mechanism, asked
-	answer.Martian = martian(answer.IPv4)
+	answer.Martian = answer.IPv4.IsValid() && martian(answer.IPv4)
 	answer.ServerMartian = answer.Server.IsValid() && martian(answer.Server)
 	return answer
 }

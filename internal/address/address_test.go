@@ -41,6 +41,8 @@ func TestExplain(t *testing.T) {
 		{"v4compat", "::127.0.0.1", Options{}, "IPv4 127.0.0.1 (martian: not globally unique)|address ::7f00:1"},
 		{"6bed4", "fc64:bed:c633:6402:c800:7107:9c40:c001", Options{}, "IPv4 203.0.113.7|router 198.51.100.2|prefix fc64:bed:c633:6402::/64|address fc64:bed:c633:6402:c800:7107:9c40:c001|port 40000"},
 		{"6bed4", "203.0.113.7", Options{Prefix: prefix("2001:db8:b:b::/64"), Port: 40000}, "IPv4 203.0.113.7|prefix 2001:db8:b:b::/64|address 2001:db8:b:b:c800:7107:9c40:c001|port 40000"},
+		{"6bed4", "fc64:bad:cb00:7114::1", Options{}, "IPv4 none: it is not a peer's address, but the router's own|router 203.0.113.20|prefix fc64:bad:cb00:7114::/64|address fc64:bad:cb00:7114::1"},
+		{"6bed4", "2001:db8:b:b::1", Options{Prefix: prefix("2001:db8:b:b::/64")}, "IPv4 none: it is not a peer's address, but the router's own|prefix 2001:db8:b:b::/64|address 2001:db8:b:b::1"},
 		{"6a44", "2001:db8:44:c633:6402:9cbb:c0a8:10a", Options{Prefix: prefix("2001:db8:44::/48")}, "IPv4 198.51.100.2|prefix 2001:db8:44:c633:6402:9cbb::/96|address 2001:db8:44:c633:6402:9cbb:c0a8:10a|port 40123|inside 192.168.1.10"},
 		{"map_e", "2001:db8:12:3400::", Options{Rule: rule("2001:db8::/40,192.0.2.0/25,16")}, "IPv4 192.0.2.9|prefix 2001:db8:12:3400::/56|address 2001:db8:12:3400:0:c000:209:34|PSID 52 (0x34) of 9 bits, after 6 bits|ports 1128-1129 " + rest},
 		{"map_e", "2001:db8:12:3400::", Options{Rule: rule("2001:db8:12:3400::/56,192.0.2.18/32,0,4,8,52,draft03")}, "IPv4 192.0.2.18|prefix 2001:db8:12:3400::/56|address 2001:db8:12:3400:c0:2:1200:3400|PSID 52 (0x34) of 8 bits, after 4 bits|ports " + fifteen},

@@ -50,6 +50,9 @@ func sixBed4(a netip.Addr, o Options) (Answer, error) {
 	}
 	at := sixbed4.MappingOf(w).AddrPort()
 	answer := Answer{IPv4: at.Addr(), Port: at.Port(), IPv6: a}
+	if at.Addr().IsUnspecified() { // no peer's: that of the router's interface
+		answer.IPv4, answer.Port = netip.Addr{}, 0
+	}
 	answer.Prefix, _ = a.Prefix(64)
 	if sixbed4.IsNative(w) {
 		answer.Server = header.Mapping{Addr: sixbed4.RouterOf(w)}.AddrPort().Addr()

@@ -13,7 +13,11 @@ func (a Answer) String() string {
 	}
 	fmt.Fprintf(&b, "%s\n", a.Mechanism)
 	server := a.Mechanism == "teredo" && a.Cone == nil // the address itself was taken for one
-	if !server {
+	switch {
+	case server:
+	case !a.IPv4.IsValid():
+		line("IPv4", "none: it is not a peer's address, but the router's own")
+	default:
 		line("IPv4", "%v%s", a.IPv4, remark(a.Martian))
 	}
 	if a.Server.IsValid() {
