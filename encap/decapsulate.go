@@ -90,6 +90,9 @@ func (s *Stack) DecapsulateReassembled(whole []byte) ([]byte, drop.Reason) {
 	return nil, drop.UnknownProtocol
 }
 
+// Check checks an inner packet whose parts Decapsulate has returned.
+func (s *Stack) Check(inner []byte) drop.Reason { return s.sources.Check(inner) }
+
 // strip removes the headers of the n innermost layers.
 func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 	for i := n - 1; i >= 0; i-- {

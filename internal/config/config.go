@@ -98,6 +98,7 @@ type Interface struct {
 	Queues    int             // 0: derived from the number of processors
 	NoOffload bool            // offload = "off"
 	Netns     string          // name or absolute path; "": the daemon's own
+	Reserve   int             // size of packets that pass any path, in two pieces if need be; 0: none; MTU is the same then
 }
 
 // Liveness says how a tunnel tests whether its peers are reachable.

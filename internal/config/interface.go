@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"runtime"
 	"slices"
 )
@@ -28,20 +29,13 @@ func (t *Tunnel) QueuesOf(n int) int {
 // bytes. An interface that carries only IPv6 need not have an address yet: it may learn
 // one.
 func (t *Tunnel) HasIPv6() bool {
-	if !t.Mode.Carries(4) {
-		return true
-	}
-	for _, p := range t.Address {
-		if p.Addr().Is6() {
-			return true
-		}
-	}
-	for _, p := range t.Routes {
-		if p.Addr().Is6() {
-			return true
-		}
-	}
-	return false
+	return !t.Mode.Carries(4) || t.Has6()
+}
+
+// Has6 reports whether the interface has addresses or routes of IPv6.
+func (i *Interface) Has6() bool {
+	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
+	return slices.ContainsFunc(i.Address, is6) || slices.ContainsFunc(i.Routes, is6)
 }
 
 // Encapsulations returns one path of each encapsulation of the tunnel.

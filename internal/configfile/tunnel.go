@@ -73,6 +73,7 @@ var tunnelKeys = slices.Concat([]tree.Key[*draft]{
 ), mechanismKeys(), clientKeys(false), []tree.Key[*draft]{
 	{Name: "peer", Read: readPeers},
 	{Name: "mtu", Read: readMTU},
+	{Name: "reserve", Read: readReserve},
 }, selectKeys(), updateKeys)
 
 // readTunnel reads one [[tunnel]], and checks its values against each other.
@@ -297,7 +298,7 @@ func readMTU(r *problem.Report, e tree.Entry, d *draft) {
 	case mtu == 0:
 	case mtu < encap.MinTunnelMTU4:
 		r.Add(e.At, "mtu is %d: it must be at least %d, the minimum of IPv4, or 0 to take it from the path", mtu, encap.MinTunnelMTU4)
-	case mtu < encap.MinTunnelMTU6 && d.has6():
+	case mtu < encap.MinTunnelMTU6 && d.Has6():
 		r.Add(e.At, "mtu is %d: it must be at least %d, the minimum of IPv6, which address or routes have, or 0 to take it from the path", mtu, encap.MinTunnelMTU6)
 	case d.known() && mtu > d.maxMTU():
 		r.Add(e.At, "mtu is %d: it must be at most %d, which is what the outer packet's length leaves in %s, or 0 to take it from the path",
@@ -305,19 +306,4 @@ func readMTU(r *problem.Report, e tree.Entry, d *draft) {
 	default:
 		d.MTU = mtu
 	}
-}
-
-// has6 reports whether the interface carries IPv6.
-func (d *draft) has6() bool {
-	for _, p := range d.Address {
-		if p.Addr().Is6() {
-			return true
-		}
-	}
-	for _, p := range d.Routes {
-		if p.Addr().Is6() {
-			return true
-		}
-	}
-	return false
 }

@@ -292,6 +292,11 @@ func (in *Inbound) handle(e *End, wire *Wire, pkt, inner []byte, r drop.Reason) 
 			if inner, r = in.reassemble(s, e, wire, inner); inner == nil && r == drop.None {
 				return
 			}
+		case verdictPiece:
+			segment = transport.Single
+			if inner, r = in.join(s, e, wire, inner); inner == nil && r == drop.None {
+				return
+			}
 		case verdictMessage:
 			if !in.control(s, e, wire, pkt, inner) {
 				in.refuse(s, e, pkt, nil, r)

@@ -45,7 +45,7 @@ type workspace struct {
 	inner []int   // size of the inner packet, for each packet in the batch
 	wires []*Wire // its path
 
-	scratch [3][]byte           // for packets that are fragmented
+	scratch [4][]byte           // for packets that are fragmented or cut
 	one     [1]transport.Packet // one fragment
 }
 
@@ -160,6 +160,9 @@ func (o *Outbound) add(b []byte) int {
 	}
 	if super.Headers() == 0 {
 		wire.Clamp.apply(inner)
+		if len(inner) > wire.Whole && o.cut(wire, inner, nil) {
+			return 1
+		}
 		head, r := wire.encapsulate(b[:encap.Headroom+len(inner)], encap.Headroom, nil)
 		if r != drop.None {
 			o.refuse(wire, r, inner, nil)
@@ -176,6 +179,9 @@ func (o *Outbound) add(b []byte) int {
 		h := o.heads[o.used : o.used+size]
 		o.used += size
 		payload := super.Segment(i, h[encap.Headroom:])
+		if super.Headers()+len(payload) > wire.Whole && o.cut(wire, h[encap.Headroom:], payload) {
+			continue
+		}
 		head, r := wire.encapsulate(h, encap.Headroom, payload)
 		if r != drop.None {
 			o.refuse(wire, r, h[encap.Headroom:], payload)

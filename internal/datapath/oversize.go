@@ -13,11 +13,14 @@ import (
 
 // refuse is the slow path for inner packets that cannot be sent as they are. Head is the
 // beginning of the packet, body the rest. A packet that may be fragmented is sent in
-// fragments. Any other is counted as dropped, and the sender gets an ICMP error if there is
+// fragments, and one up to Tunnel.Reserve bytes in two pieces. Any other is counted as dropped, and the sender gets an ICMP error if there is
 // one for the reason.
 func (o *Outbound) refuse(wire *Wire, r drop.Reason, head, body []byte) {
 	if r == drop.TooBig && wire.Stack.InPieces(head, len(head)+len(body)) {
 		o.pieces(wire, head, body)
+		return
+	}
+	if r == drop.TooBig && o.cut(wire, head, body) {
 		return
 	}
 	if r == drop.Unresolved {

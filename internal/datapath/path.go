@@ -10,6 +10,7 @@ import (
 	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/icmp"
+	"sixfour/encap/seal"
 	"sixfour/internal/probe"
 	"sixfour/internal/tally"
 	"sixfour/internal/twoways"
@@ -115,6 +116,7 @@ type Path struct {
 	Large     atomic.Uint64 // packets sent that not every path carries
 	Requests  echoRequests
 	Ways      twoways.Ways // packets that may arrive both by socket and by AF_XDP
+	Pieces    seal.Window  // of the packets in pieces that have arrived
 }
 
 // PathOf says to which peer and tunnel a path belongs.

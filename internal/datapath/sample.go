@@ -57,7 +57,7 @@ func (w *ptbSample) Tell(t *Tunnel, p *Wire) {
 	head := w.head[:min(w.size, len(w.head))]
 	w.size = 0
 	limit := int(p.Stack.LimitTo(head))
-	if header.TotalLen(head) > limit && !p.Stack.InPieces(head, header.TotalLen(head)) {
+	if size := header.TotalLen(head); size > max(limit, t.Reserve) && !p.Stack.InPieces(head, size) {
 		t.Reply.TooBig(limit, head, nil)
 	}
 }

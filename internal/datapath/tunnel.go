@@ -29,11 +29,11 @@ type Tunnel struct {
 	Owner    TunnelOwner
 	Peers    Peers
 
-	Device    atomic.Pointer[tun.Device] // nil: the interface is gone
-	MTU       atomic.Int64               // of the interface
-	Retired   atomic.Bool                // no longer carries packets
-	agent     atomic.Pointer[agentBox]   // nil: the mechanism sends nothing of its own
-	fragments reassembly
+	Device  atomic.Pointer[tun.Device] // nil: the interface is gone
+	MTU     atomic.Int64               // of the interface
+	Retired atomic.Bool                // no longer carries packets
+	agent   atomic.Pointer[agentBox]   // nil: the mechanism sends nothing of its own
+	unfinished
 }
 
 // TunnelOwner is told what a tunnel cannot handle itself. Its methods never block, and any

@@ -21,6 +21,7 @@ const (
 	verdictProbe             // possibly an answer to a probe between the two ends
 	verdictOurs              // addressed to our end of a layer
 	verdictControl           // a control packet of the mechanism, for the agent
+	verdictPiece             // a piece of a packet for the interface
 	verdictDeliver           // for the interface
 )
 
@@ -70,6 +71,8 @@ func (e *End) decide(after verdict, wire *Wire, inner []byte, r drop.Reason) ver
 		return verdictOurs
 	case after < verdictControl && e.Path.Tunnel.wants(inner):
 		return verdictControl
+	case after < verdictPiece && e.Path.Tunnel.isPiece(inner):
+		return verdictPiece
 	}
 	return verdictDeliver
 }

@@ -29,6 +29,7 @@ type Wire struct {
 	Between []probe.Pair      // inner addresses that the two ends may have
 	Stack   *encap.Stack
 	Clamp   Clamp
+	Whole   int                // larger inner packets are cut in two pieces, if the tunnel does that at all
 	Senders []transport.Sender // one for each queue
 
 	// Unsummed means that the senders write the checksum of the outermost UDP header.

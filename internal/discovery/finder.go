@@ -308,6 +308,9 @@ func (f *Finder) searchOf(s *Subject, now time.Time) *search {
 		return nil
 	}
 	pr = &search{Path: pathmtu.New(int(wire.Hop.MTU)), layers: wire.Layers, hop: wire.Hop.MTU, options: wire.Options, stack: stack, again: now, asked: s.Requests.Large.Load()}
+	if s.Tunnel.Reserve > 0 {
+		pr.ShowConfirmed()
+	}
 	f.searches[s] = pr
 	return pr
 }
@@ -339,7 +342,7 @@ func (f *Finder) handleReport(ctx context.Context, r tooBig) {
 	}
 	if wire := r.of.Wire.Load(); wire != nil && wire.MTU == r.mtu {
 		limit := int(wire.Stack.LimitTo(r.inner))
-		if header.TotalLen(r.inner) > limit && !wire.Stack.InPieces(r.inner, header.TotalLen(r.inner)) {
+		if header.TotalLen(r.inner) > max(limit, r.of.Tunnel.Reserve) && !wire.Stack.InPieces(r.inner, header.TotalLen(r.inner)) {
 			r.of.Tunnel.Reply.TooBig(limit, r.inner, nil)
 		}
 	}

@@ -237,7 +237,7 @@ func (e *Engine) depth(p *path, route netcfg.Route) int {
 // learnt returns the path MTU as far as it is known, for the given layers and first-hop
 // MTU.
 func (p *path) learnt(layers []encap.Layer, link encap.PathMTU) (encap.PathMTU, pathmtu.Source) {
-	if l := p.knownMTU; l != nil && l.Hop == link && l.MTU < link && slices.Equal(l.Layers, layers) {
+	if l := p.knownMTU; l != nil && l.Hop == link && l.MTU <= link && slices.Equal(l.Layers, layers) {
 		return l.MTU, l.By
 	}
 	return link, pathmtu.Route

@@ -19,7 +19,7 @@ func (t *tunnel) canBecome(cfg *config.Tunnel, of int) bool {
 	if cfg.Queues == 0 && t.cfg.Queues == 0 && !cfg.InOrder() { // a different number of tunnels alone is no reason to replace it
 		want = t.Queues
 	}
-	return t.cfg.Netns == cfg.Netns && t.cfg.Hub == cfg.Hub && t.cfg.NoOffload == cfg.NoOffload && t.Queues == want &&
+	return t.cfg.Netns == cfg.Netns && t.cfg.Hub == cfg.Hub && t.cfg.NoOffload == cfg.NoOffload && t.cfg.Reserve == cfg.Reserve && t.Queues == want &&
 		(!t.automatic() && !cfg.Mode.Automatic || reflect.DeepEqual(t.cfg.Mode, cfg.Mode))
 }
 

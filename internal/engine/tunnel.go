@@ -60,7 +60,7 @@ func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *po
 		Tunnel: &datapath.Tunnel{ID: id, Name: cfg.Name, Queues: queues, Log: log.With(zap.String("tunnel", cfg.Name)), Captures: c},
 		cfg:    cfg, workers: workers{finder: f},
 	}
-	t.Owner = t
+	t.Owner, t.Reserve = t, cfg.Reserve
 	t.wires = wiring.New(&t.cfg, s.NewSenders(queues), queues)
 	t.report = report.NewTunnel(cfg.Name, cfg.Hub, t.Log)
 	t.Interface = tunif.New(t.Tunnel, t.report, t.noteAll)

@@ -86,6 +86,7 @@ type traffic struct {
 type confirmation struct {
 	confirmAt time.Time // earliest time to confirm the present MTU
 	misses    int       // confirmations in a row that failed
+	shows     bool      // a size that was confirmed is found by a probe, not only assumed
 }
 
 // farEnd is what is known about the end that answers probes.
@@ -139,6 +140,10 @@ type Packet struct {
 func New(link int) *Path {
 	return &Path{link: link, mtu: link, source: Route, farEnd: farEnd{initial: initialRounds}}
 }
+
+// ShowConfirmed makes the source of the first hop's MTU Probe once a probe of this size was
+// answered.
+func (p *Path) ShowConfirmed() { p.shows = true }
 
 // MTU returns the path MTU to use, and its source.
 func (p *Path) MTU() (int, Source) { return p.mtu, p.source }
@@ -359,6 +364,9 @@ func (p *Path) decrease(mtu int, by Source, now time.Time) {
 func (p *Path) confirmed(yes bool, now time.Time) {
 	if yes {
 		p.misses, p.confirmAt = 0, now.Add(confirmEvery)
+		if p.shows && p.source == Route {
+			p.source = Probe
+		}
 		return
 	}
 	if p.misses++; p.misses < maxMisses {

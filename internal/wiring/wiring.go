@@ -16,6 +16,7 @@ import (
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
 	"sixfour/internal/liveness"
+	"sixfour/internal/pathmtu"
 	"sixfour/internal/ports"
 	"sixfour/internal/probe"
 	"sixfour/transport"
@@ -138,6 +139,7 @@ func (m *Maker) Make(next *datapath.Wire, sources func() *source.Checks) (w *dat
 	if next.Stack, err = encap.New(next.Layers, next.MTU, next.Options, sources(), next.Path.Record); err != nil {
 		return nil, "valid outer headers: " + err.Error()
 	}
+	next.Whole = m.whole(next)
 	next.Clamp = m.clamp(next)
 	out, err := m.Senders.Open(Origin(next, m.cfg.FwMark), need(next.Outer().Kind, m.queues))
 	if err != nil {
@@ -165,12 +167,22 @@ func (m *Maker) Make(next *datapath.Wire, sources func() *source.Checks) (w *dat
 	return next, ""
 }
 
+// whole returns the size of the largest inner packets that are not cut in two pieces. A path
+// whose MTU no probe has shown may lose larger ones than every path carries.
+func (m *Maker) whole(w *datapath.Wire) int {
+	if m.cfg.Reserve == 0 || w.By != pathmtu.Route {
+		return math.MaxInt
+	}
+	return int(encap.MinTunnelMTU6) - encap.Overhead(w.Layers, w.Options)
+}
+
 // clamp returns how the MSS of TCP connections is limited in packets of a wire.
 func (m *Maker) clamp(w *datapath.Wire) datapath.Clamp {
 	if m.cfg.NoMSSClamp {
 		return datapath.Clamp{}
 	}
 	iface := m.MTU(w.Hop.MTU)
+	iface = min(iface, encap.TunnelMTU(w.Whole))
 	c := datapath.Clamp{IPv4: min(iface, w.Stack.Limit(4)), IPv6: min(iface, w.Stack.Limit(6))}
 	// Where the path MTU is smaller than the MTU of the peer's own link may be, only
 	// the MSS tells the peer what fits.

@@ -182,6 +182,7 @@ var reference = slices.Concat([]Key{
 	{Table: TableTunnel, Name: "fwmark", Values: "0 to 4294967295", Default: "0", Meaning: "SO_MARK of outer packets, for routing rules"},
 	{Table: TableTunnel, Name: "netns", Values: "a name or an absolute path", Meaning: "network namespace of the interface; outer packets stay in the daemon's own namespace; left out: the daemon's own"},
 	{Table: TableTunnel, Name: "queues", Values: "0 to 64", Default: "0", Meaning: "number of queues of the interface, and of receivers at each local address; 0: one for every two processors, at most 4, for all tunnels together. Only with 1 do fragments keep their order within their flow"},
+	{Table: TableTunnel, Name: "reserve", Values: "1280 to 9000, such as 1500", Meaning: "packets up to this size [pass any path](mtu.md#packets-in-two-pieces), in two pieces where they must; the MTU of the interface is the same. Set it at both ends. Left out: senders are told what the path carries"},
 	{Table: TableTunnel, Name: "offload", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "segmentation offload on the interface; `auto`: if the kernel supports it"},
 	{Table: TableTunnel, Name: "io", Values: "`socket`, `xdp`, `auto`", Default: `"socket"`, Meaning: "how outer packets are sent and received; `auto`: through AF_XDP if that is possible, without a warning if not"},
 }, selectReference(), []Key{
