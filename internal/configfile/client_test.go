@@ -141,7 +141,7 @@ func TestOtherPassword(t *testing.T) {
 // Another content of the file of an automatic mode is a difference, too, and what no key explains
 // is not taken for one.
 func TestOtherKey(t *testing.T) {
-	c, err := Parse("file", []byte(tunnel("teredo", "auto", "") + "role = 'client'\nserver = '192.0.2.2'\nuser = 'u'\npassword_file = '/p'\n"))
+	c, err := Parse("file", []byte(tunnel("teredo", "auto", "")+"role = 'client'\nserver = '192.0.2.2'\nuser = 'u'\npassword_file = '/p'\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

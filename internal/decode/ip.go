@@ -128,6 +128,9 @@ func (d *decoder) ipv6(b []byte) {
 	l.add("flow_label", ip.FlowLabel, fmt.Sprintf("flow label %#05x", ip.FlowLabel))
 	l.add("payload", ip.Length, fmt.Sprintf("payload %d", ip.Length))
 	if body, ok := d.payload(l, b, header.IPv6Len, header.IPv6Len+int(ip.Length)); ok {
+		if ip.NextHeader == layers.IPProtocolIPv4 {
+			d.shared(l, header.IPv6(b).Src(), header.IPv6(b).Dst(), body)
+		}
 		d.extensions(ip.NextHeader, body)
 	}
 }

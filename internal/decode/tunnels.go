@@ -16,6 +16,7 @@ import (
 // UDP ports by which the headers of tunnels are recognized.
 const (
 	port6a44        = 1027
+	portSEAL        = 45000
 	portLISPData    = 4341
 	portLISPControl = 4342
 )
@@ -28,6 +29,7 @@ func init() {
 	tunnels = map[uint16]func(d *decoder, b []byte) bool{
 		teredo.Port: (*decoder).teredo, sixbed4.Port: (*decoder).sixBed4, port6a44: (*decoder).sixA44,
 		portLISPData: (*decoder).lispData, portLISPControl: (*decoder).lispControl,
+		portSEAL: (*decoder).sealInUDP,
 	}
 }
 
@@ -42,7 +44,7 @@ func (d *decoder) tunnel(src, dst uint16, b []byte) bool {
 			return true
 		}
 	}
-	return d.whole6(b)
+	return d.whole6(b) || sealed(b) && holdsWhole(b) && d.sealInUDP(b)
 }
 
 // whole6 decodes data that is a whole IPv6 packet, as nodes of Teredo, 6a44 and 6bed4 send it
@@ -184,15 +186,52 @@ func (d *decoder) lispControl(b []byte) bool {
 
 var lispTypes = map[byte]string{1: "Map-Request", 2: "Map-Reply", 3: "Map-Register", 4: "Map-Notify", 5: "Map-Notify-Ack", 8: "encapsulated message"}
 
+// sealInUDP decodes SEAL behind a UDP header.
+func (d *decoder) sealInUDP(b []byte) bool {
+	if !sealed(b) {
+		return false
+	}
+	d.seal(b)
+	return true
+}
+
+// sealed reports whether data can begin with the header of SEAL, and not only of an IPv6
+// fragment.
+func sealed(b []byte) bool {
+	if len(b) < sealLen || b[1] != 0 || b[3]&6 != 2 {
+		return false
+	}
+	switch b[0] {
+	case header.ProtoIPv4, header.ProtoIPv6, header.GRE, header.ICMPv6:
+		return true
+	}
+	return false
+}
+
+// holdsWhole reports whether a header of SEAL is followed by a whole IP packet, so that it is one
+// between any ports.
+func holdsWhole(b []byte) bool {
+	inner := b[sealLen:]
+	switch {
+	case binary.BigEndian.Uint16(b[2:])&^6 != 0: // a segment
+	case b[0] == header.ProtoIPv4:
+		return len(inner) >= header.IPv4Len && inner[0]>>4 == 4 && header.IPv4(inner).TotalLen() == len(inner)
+	case b[0] == header.ProtoIPv6:
+		return len(inner) >= header.IPv6Len && inner[0]>>4 == 6 && header.IPv6Len+header.IPv6(inner).PayloadLen() == len(inner)
+	}
+	return false
+}
+
+const sealLen = 8
+
 // seal decodes the header of SEAL (draft-templin-intarea-seal-68 section 5.3), which is that of
 // an IPv6 fragment with a bit that is set.
 func (d *decoder) seal(b []byte) {
-	const size = 8
-	if len(b) < size {
+	if len(b) < sealLen {
 		d.truncated("SEAL", b)
 		return
 	}
-	l := d.add("SEAL", size)
+	l := d.add("SEAL", sealLen)
 	next := layers.IPProtocol(b[0])
 	d.protocol(l, "next_header", next)
 	word := binary.BigEndian.Uint16(b[2:])
@@ -208,8 +247,42 @@ func (d *decoder) seal(b []byte) {
 	id := binary.BigEndian.Uint32(b[4:])
 	l.add("id", id, fmt.Sprintf("ID %#08x", id))
 	if offset > 0 || more {
-		d.rest(b[size:])
+		d.rest(b[sealLen:])
 		return
 	}
-	d.upper(next, b[size:])
+	d.upper(next, b[sealLen:])
+}
+
+// shared adds what two addresses of an IPv6 packet say of the IPv4 packet that follows: those of
+// customers with MAP-E and lightweight 4over6 have the IPv4 address and the port set (PSID) in
+// them (RFC 7597 section 6, RFC 7596 section 5.1).
+func (d *decoder) shared(l *Layer, src, dst netip.Addr, b []byte) {
+	if len(b) < header.IPv4Len || header.Version(b) != 4 {
+		return
+	}
+	ip := header.IPv4(b)
+	for _, end := range []struct {
+		name         string
+		outer, inner netip.Addr
+	}{{"source", src, ip.Src()}, {"destination", dst, ip.Dst()}} {
+		if psid, ok := psidOf(end.outer, end.inner); ok {
+			l.add(end.name+"_psid", psid, fmt.Sprintf("%s has %v, PSID %#x", end.name, end.inner, psid))
+		}
+	}
+}
+
+// psidOf returns the PSID in an IPv6 address that was made of an IPv4 address, either as in RFC
+// 7597, 0 | IPv4 address | PSID, or as in draft 03 of it, 0 | IPv4 address | PSID | 0 from the
+// ninth byte on, where the first zero has 8 bits.
+func psidOf(a, of netip.Addr) (psid uint16, ok bool) {
+	b, v4 := a.As16(), of.As4()
+	iid := b[8:]
+	switch {
+	case of.IsUnspecified() || iid[0] != 0:
+	case iid[1] == 0 && [4]byte(iid[2:6]) == v4:
+		return binary.BigEndian.Uint16(iid[6:]), true
+	case iid[7] == 0 && [4]byte(iid[1:5]) == v4:
+		return binary.BigEndian.Uint16(iid[5:]), true
+	}
+	return 0, false
 }
