@@ -188,7 +188,8 @@ type Message struct {
 
 // Entry is what an agent knows of another node.
 type Entry struct {
-	Node  netip.Addr     // its inner address
+	Node  netip.Addr     // its inner address, or the first of its prefix
+	Bits  int            // length of the prefix; 0: it is one address
 	Link  netip.AddrPort // its outer address; invalid: not known
 	State string         // one word, such as reachable (RFC 4861 section 7.3.2)
 	Age   time.Duration  // since the node was last heard of, or a packet sent to it

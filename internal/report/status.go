@@ -1,6 +1,8 @@
 package report
 
 import (
+	"net/netip"
+
 	"sixfour/encap/resolve"
 	"sixfour/internal/api"
 	"sixfour/internal/liveness"
@@ -9,7 +11,11 @@ import (
 // Neighbours returns the entries of a resolver for the status.
 func Neighbours(entries []resolve.Entry) (list []api.Neighbour) {
 	for _, e := range entries {
-		n := api.Neighbour{Address: e.Node.String(), State: e.State, Age: max(0, e.Age.Seconds())}
+		address := e.Node.String()
+		if e.Bits > 0 {
+			address = netip.PrefixFrom(e.Node, e.Bits).String()
+		}
+		n := api.Neighbour{Address: address, State: e.State, Age: max(0, e.Age.Seconds())}
 		switch {
 		case !e.Link.IsValid():
 		case e.Link.Port() == 0:
