@@ -12,6 +12,10 @@ import (
 // RFC 6438 section 3), and different in each process. The last one is that of Spread.
 var flowKey = [4]uint64{rand.Uint64() | 1, rand.Uint64() | 1, rand.Uint64() | 1, rand.Uint64() | 1}
 
+// FlowKey returns the key of FlowHash, for code outside this process that computes the same
+// hash: a program in the kernel.
+func FlowKey() [3]uint64 { return [3]uint64(flowKey[:]) }
+
 // FlowHash returns a keyed hash of the fields that identify the inner flow (mechanisms
 // 1.7): the addresses and the flow label of an IPv6 packet that has one; otherwise the
 // addresses, the protocol and the ports. Fragments are hashed without ports.
