@@ -9,7 +9,7 @@ import (
 // further help.
 func TestMisuse(t *testing.T) {
 	for _, c := range []struct{ args, want, see string }{
-		{"frob", `there is no command "frob": choose status, watch, doctor, reload, ping, mtu, paths, broker, capture, decode, demo, address, completion`, ""},
+		{"frob", `there is no command "frob": choose status, watch, doctor, reload, ping, mtu, paths, broker, capture, decode, demo, address, import, completion`, ""},
 		{"statsu", `there is no command "statsu": did you mean "status"?`, ""},
 		{"Status", `there is no command "Status": did you mean "status"?`, ""},
 		{"help frob", `there is no command "frob": choose`, ""},

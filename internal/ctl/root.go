@@ -30,6 +30,7 @@ var commands = []func() *cobra.Command{
 	decodeCommand,
 	demoCommand,
 	addressCommand,
+	importCommand,
 	completionCommand,
 }
 

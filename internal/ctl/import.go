@@ -1,0 +1,46 @@
+package ctl
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sixfour/internal/importing"
+)
+
+// importCommand makes a configuration; it does not need a daemon.
+func importCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "import FILE|-...",
+		Short: "Make a configuration from the tunnels of another program",
+		Long: `Prints a configuration that passes sixfourd -check. FILE is a file, a directory or "-", standard input. What the configuration does
+not have is in comments, line by line, with the reason. Formats: ` + strings.Join(importing.Formats(), ", ") + `. It needs no daemon.`,
+		Args: takes(1, math.MaxInt),
+	}
+	var o importing.Options
+	cmd.Flags().StringVar(&o.Format, "format", "", "`FORMAT` of the input; left out: recognized")
+	cmd.Flags().StringToStringVar(&o.Set, "set", nil, "a variable of a script and its value")
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		files, err := importing.ReadFiles(cmd.InOrStdin(), args)
+		if err != nil {
+			return fail(err)
+		}
+		r, err := importing.Import(files, o)
+		switch {
+		case err != nil:
+			return fail(err)
+		case *asJSON:
+			return fail(printJSON(cmd.OutOrStdout(), r))
+		}
+		fmt.Fprint(output(cmd), r.Config)
+		if len(r.Tunnels) == 0 {
+			return fail(errors.New("no tunnel of the input can be taken over"))
+		}
+		return nil
+	}
+	return cmd
+}
