@@ -44,6 +44,9 @@ func (s *Stack) Datagram(b []byte, off int, from, to netip.AddrPort) ([]byte, dr
 		ip := header.IPv4(b[off:])
 		clear(ip[:header.IPv4Len])
 		ip[0], ip[8], ip[9] = 0x45, datagramTTL(s.options.TTL), header.UDP
+		if to.Addr().IsMulticast() { // to this link only
+			ip[8] = 1
+		}
 		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
 		if ports.Unsummed {
 			binary.BigEndian.PutUint16(ip[6:], header.DF)

@@ -109,9 +109,17 @@ func (f *family) setUpUDP(fd int, s Shard, o Options) error {
 	if err := unix.SetsockoptInt(fd, f.level, unix.IP_RECVTOS, 1); err != nil {
 		return os.NewSyscallError("setsockopt IP_RECVTOS", err)
 	}
-	return withConn(fd, func(c net.PacketConn) error {
+	err := withConn(fd, func(c net.PacketConn) error {
 		return ipv4.NewPacketConn(c).SetControlMessage(ipv4.FlagDst|ipv4.FlagTTL, true)
 	})
+	if err != nil || !o.Join.IsValid() {
+		return err
+	}
+	// Other programs may receive what is sent to the group, too.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return os.NewSyscallError("setsockopt SO_REUSEADDR", err)
+	}
+	return join(fd, o.Join, o.JoinOn)
 }
 
 // setUpUDP6 also makes packets leave with the flow label that they are given, and arrive

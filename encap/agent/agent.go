@@ -18,6 +18,7 @@ type Base struct {
 	Local  uint32   // the outer address
 	own    []uint32 // addresses of this host, including Local
 	bcast  []uint32 // broadcast addresses of the host's subnets
+	links  []netip.Prefix
 	strict bool
 	out    []resolve.Message // to send with the next call of Next
 	lost   int               // messages for which there was no room in out
@@ -39,6 +40,7 @@ func NewBase(mode string, at resolve.Site) (Base, error) {
 		if !l.Addr().Is4() {
 			continue
 		}
+		b.links = append(b.links, l)
 		a := Word(l.Addr())
 		b.own = append(b.own, a)
 		if l.Bits() < 31 {
@@ -59,6 +61,12 @@ func Word(a netip.Addr) uint32 {
 func (b *Base) Reachable(m header.Mapping) bool {
 	const anycast6to4 = 0xc05863 // 192.88.99.0/24
 	return m.Port != 0 && !resolve.Martian4(m.Addr, b.strict) && m.Addr>>8 != anycast6to4 && !slices.Contains(b.bcast, m.Addr) && !slices.Contains(b.own, m.Addr)
+}
+
+// OnLink reports whether an address is one of another host in a subnet of this host.
+func (b *Base) OnLink(a uint32) bool {
+	at := header.Mapping{Addr: a}.AddrPort().Addr()
+	return !slices.Contains(b.own, a) && !slices.Contains(b.bcast, a) && slices.ContainsFunc(b.links, func(l netip.Prefix) bool { return l.Contains(at) })
 }
 
 // Send puts the payload of a datagram into the outbox.

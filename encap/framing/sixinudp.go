@@ -20,6 +20,7 @@ const (
 // packets of the link itself, is a control message. Packets from any port are received.
 type SixInUDP struct {
 	Local      uint16 // our port
+	Control    uint16 // another port of ours, at which only control messages arrive; 0: there is none
 	Keepalives bool   // a datagram without payload is a control message, too
 	Plain      bool   // there are packets of protocol 41, too
 	NoChecksum bool   // the UDP checksum is 0
@@ -29,6 +30,7 @@ type SixInUDP struct {
 func (f SixInUDP) Properties() Properties {
 	fou := f.fou()
 	p := fou.properties(header.UDPLen)
+	p.Ports.Control = f.Control
 	p.Ports.Unsummed = f.NoChecksum
 	if f.Plain {
 		p.Ports.Beside = header.ProtoIPv6
@@ -39,25 +41,28 @@ func (f SixInUDP) Properties() Properties {
 func (f SixInUDP) fou() FOU { return FOU{Local: f.Local, Version: 6, NoChecksum: f.NoChecksum} }
 
 // Matches reports whether a UDP header has our port.
-func (f SixInUDP) Matches(b []byte) bool { return f.fou().Matches(b) }
+func (f SixInUDP) Matches(b []byte) bool { return f.ports().matches(b) }
+
+func (f SixInUDP) ports() Ports { return Ports{Local: f.Local, Control: f.Control} }
 
 // Codec returns the codec for the headers.
 func (f SixInUDP) Codec(s *State) Codec {
-	return &sixInUDPCodec{fouCodec{newUDPCodec(f.fou(), header.UDPLen, s)}, f.Keepalives}
+	return &sixInUDPCodec{fouCodec{newUDPCodec(f.fou(), header.UDPLen, s)}, f}
 }
 
 type sixInUDPCodec struct {
 	fouCodec
-	keepalives bool
+	framing SixInUDP
 }
 
 // Open removes the UDP header, and verifies its checksum.
 func (c *sixInUDPCodec) Open(pkt []byte, at int) (inner []byte, version int, r drop.Reason) {
-	b, r := openUDP(pkt, at, c.ports())
+	b, r := openUDP(pkt, at, c.framing.ports())
 	if r != drop.None {
 		return nil, 0, r
 	}
-	return c.dataOrControl(b)
+	_, to := header.Ports(pkt[at:])
+	return c.dataOrControl(b, to)
 }
 
 // Unquote removes the UDP header. An error about a datagram without payload is ignored: that was
@@ -69,15 +74,15 @@ func (c *sixInUDPCodec) Unquote(b []byte, size int) (inner []byte, innerSize, ve
 }
 
 // OpenDatagram tells packets from control messages.
-func (c *sixInUDPCodec) OpenDatagram(b []byte, _ header.Outer) (inner []byte, version int, r drop.Reason) {
-	return c.dataOrControl(b)
+func (c *sixInUDPCodec) OpenDatagram(b []byte, o header.Outer) (inner []byte, version int, r drop.Reason) {
+	return c.dataOrControl(b, o.At.Port())
 }
 
-func (c *sixInUDPCodec) dataOrControl(b []byte) (inner []byte, version int, r drop.Reason) {
+func (c *sixInUDPCodec) dataOrControl(b []byte, to uint16) (inner []byte, version int, r drop.Reason) {
 	switch {
-	case len(b) == 0 && !c.keepalives:
+	case len(b) == 0 && !c.framing.Keepalives:
 		return nil, 0, drop.Truncated
-	case teredo.IsData(b):
+	case to == c.framing.Local && teredo.IsData(b):
 		return b, 6, drop.None
 	}
 	return b, 6, drop.UnknownProtocol

@@ -12,6 +12,9 @@ import (
 // Port is the UDP port of servers.
 const Port = 3544
 
+// DiscoveryGroup is the IPv4 multicast group of clients (RFC 4380 section 2.17).
+var DiscoveryGroup = netip.AddrFrom4([4]byte{224, 0, 0, 253})
+
 // MTU is that of the Teredo link (RFC 4380 section 5.1.2).
 const MTU = 1280
 

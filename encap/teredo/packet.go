@@ -57,6 +57,18 @@ func IsBubble(ip header.IPv6) bool { return ip[6] == noNextHeader && ip[4]|ip[5]
 // allRouters is ff02::2.
 var allRouters = header.Word6{Hi: 0xff02 << 48, Lo: 2}
 
+// allNodes is ff02::1.
+var allNodes = header.Word6{Hi: 0xff02 << 48, Lo: 1}
+
+// AppendDiscoveryBubble appends the bubble by which a client tells other clients on its link
+// its address. It is sent to DiscoveryGroup, at Port (RFC 4380 section 5.2.8).
+func AppendDiscoveryBubble(b []byte, src header.Word6) []byte { return AppendBubble(b, src, allNodes) }
+
+// IsDiscoveryBubble reports whether a packet is such a bubble.
+func IsDiscoveryBubble(ip header.IPv6) bool {
+	return IsBubble(ip) && header.ReadWord6(ip.Dest()) == allNodes && Is(header.ReadWord6(ip.Source()))
+}
+
 // SolicitationSource is the link-local source of router solicitations, whose cone bit is 0: it
 // says that the client does not know its NAT.
 var SolicitationSource = linkLocal(0x0000ffffffffffff)

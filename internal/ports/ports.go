@@ -257,7 +257,12 @@ func (s *Set) options(k Key, n Need) transport.Options {
 	case k.Session != nil:
 		o.Device = k.Device
 	case k.Protocol == header.UDP:
-		o.Device, o.Headers = k.Device, true
+		o.Headers = true
+		if k.At.IsValid() {
+			o.Join, o.JoinOn = k.Local.Addr(), k.Device
+		} else {
+			o.Device = k.Device
+		}
 	case k.At.IsValid():
 		o.Join, o.JoinOn, o.Segments = k.Local.Addr(), k.Device, s.Segments
 	case n.ICMP == nil:

@@ -3,6 +3,7 @@ package wiring
 import (
 	"iter"
 	"net/netip"
+	"slices"
 
 	"sixfour/encap"
 	"sixfour/encap/header"
@@ -27,7 +28,7 @@ func Port(l *encap.Layer, device int, mark uint32) ports.Key {
 	k := ports.Raw(p.Protocol, l.Local)
 	if p.Ports.Local != 0 {
 		k.Local = netip.AddrPortFrom(l.Local, p.Ports.Local)
-		if len(datapath.Groups(l)) > 0 { // further addresses of this host
+		if hasAddresses(l) {
 			k.Local = netip.AddrPortFrom(netip.IPv4Unspecified(), p.Ports.Local)
 		}
 		k.Mark, k.Session = mark, p.Connections
@@ -40,15 +41,16 @@ func Port(l *encap.Layer, device int, mark uint32) ports.Key {
 
 // Ports returns all ports at which packets of a wire and messages about them arrive, with
 // what is needed of each: Port, which has a number of shards unless the order of packets
-// must be kept, that of control messages, the ports of its multicast groups, and ICMPPort. Those of groups are not
-// kept for the next process: by then their interface may be another one.
+// must be kept, that of control messages, the ports of its multicast groups, and ICMPPort.
+// Those of groups are not kept for the next process: by then their interface may be another
+// one.
 func Ports(w *datapath.Wire, mark uint32, shards int) iter.Seq2[ports.Key, ports.Need] {
 	return func(yield func(ports.Key, ports.Need) bool) {
 		l := w.Outer()
 		if !yield(Port(l, w.Hop.Device, mark), need(l.Kind, shards)) || !yield(ICMPPort(l.Local)) {
 			return
 		}
-		if k, ok := controlPort(l, w.Hop.Device, mark); ok && !yield(k, ports.Need{Keep: true}) {
+		if k, ok := controlPort(l, w.Hop.Device, mark); ok && !yield(k, ports.Need{Keep: !k.At.IsValid()}) {
 			return
 		}
 		if beside := besideKind(l); beside != nil && !yield(Port(beside, w.Hop.Device, mark), need(beside.Kind, shards)) {
@@ -85,7 +87,7 @@ func originBeside(w *datapath.Wire, mark uint32) (from ports.Origin, ok bool) {
 
 // controlPort returns the port at which the control messages of a layer arrive; not ok: they
 // arrive with its packets, or there are none. They leave through Port: a sender of UDP sends
-// packets from other ports, too.
+// packets from other ports, too. If the layer receives a multicast group, they arrive there.
 func controlPort(l *encap.Layer, device int, mark uint32) (k ports.Key, ok bool) {
 	port := l.Kind.Properties().Ports.Control
 	if port == 0 {
@@ -93,7 +95,18 @@ func controlPort(l *encap.Layer, device int, mark uint32) (k ports.Key, ok bool)
 	}
 	k = Port(l, device, mark)
 	k.Local = netip.AddrPortFrom(k.Local.Addr(), port)
+	for _, group := range datapath.Groups(l) {
+		if group.IsMulticast() {
+			k.Local, k.Mark, k.At, k.Device = netip.AddrPortFrom(group, port), 0, l.Local, device
+		}
+	}
 	return k, true
+}
+
+// hasAddresses reports whether a layer, which has ports, receives packets at further addresses
+// of this host.
+func hasAddresses(l *encap.Layer) bool {
+	return slices.ContainsFunc(datapath.Groups(l), func(a netip.Addr) bool { return !a.IsMulticast() })
 }
 
 // SamePorts reports whether two wires, whose packets have the same mark, certainly have the
@@ -173,7 +186,7 @@ func Origin(w *datapath.Wire, mark uint32) ports.Origin {
 // received, or "".
 func ReceiveProblem(s *ports.Set, l *encap.Layer, device int, mark uint32) string {
 	err := s.Err(Port(l, device, mark))
-	if k, ok := controlPort(l, device, mark); ok && err == nil {
+	if k, ok := controlPort(l, device, mark); ok && err == nil && !k.At.IsValid() { // a mechanism works without its multicast
 		err = s.Err(k)
 	}
 	if HasPorts(l.Kind) {

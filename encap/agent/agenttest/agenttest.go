@@ -66,6 +66,9 @@ func NewWorld(t *testing.T, isData func([]byte) bool) *World {
 func (w *World) Add(name string, m resolve.Mechanism, port uint16, kind NAT, outside string, inside ...string) *Host {
 	w.T.Helper()
 	s := resolve.Site{Local: netip.MustParseAddr(inside[0])}
+	if kind != None {
+		s.Links = []netip.Prefix{netip.PrefixFrom(s.Local, 24)}
+	}
 	for range m.Hosts() {
 		s.Hosts = append(s.Hosts, nil)
 	}
@@ -149,6 +152,14 @@ func (h *Host) emit(from, to header.Mapping, payload []byte, ttl byte) {
 		return // it passes the NAT, and expires before its destination
 	}
 	if h.World.Lose != nil && h.World.Lose(from, to, payload) {
+		return
+	}
+	if to.Addr>>28 == 0xe { // multicast to the link behind the NAT
+		for _, o := range h.World.Hosts {
+			if o != h && o.Kind != None && o.At[0].Addr>>8 == h.At[0].Addr>>8 {
+				o.Receive(h.At[0], to, payload)
+			}
+		}
 		return
 	}
 	for _, o := range h.World.Hosts {

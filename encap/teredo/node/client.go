@@ -21,6 +21,9 @@ type Client struct {
 	keyed
 	Server  resolve.Host
 	Server2 resolve.Host // zero: the address after that of Server
+	// NoDiscovery makes the client neither send nor receive discovery bubbles. BesideNative
+	// makes it run although the host has native IPv6.
+	NoDiscovery, BesideNative bool
 }
 
 // NewClient returns a client at a UDP port of a server, whose second address may be zero: then
@@ -56,7 +59,10 @@ func (m Client) Resolver(at resolve.Site) (resolve.Resolver, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{links: links{Base: b, peers: newTable(maxClientPeers)}, qualification: qualification{port: m.Port, key: m.Key}}
+	if native := nativeOf(at.Elsewhere); native.IsValid() && !m.BesideNative {
+		return nil, errors.New("teredo: this host has native IPv6 (" + native.String() + " on another interface), beside which a client does not run (RFC 4380 section 5.5): to use Teredo all the same, set beside_native = \"yes\"")
+	}
+	c := &client{links: links{Base: b, peers: newTable(maxClientPeers)}, qualification: qualification{port: m.Port, key: m.Key}, discovery: discovery{silent: m.NoDiscovery}}
 	for i, h := range m.Hosts() {
 		addrs := []netip.Addr{h.Addr}
 		if !h.Addr.IsValid() {
@@ -90,12 +96,24 @@ func (m Client) Resolver(at resolve.Site) (resolve.Resolver, error) {
 	return c, nil
 }
 
+// nativeOf returns the first of some subnets that is one of the Internet, and does not belong
+// to 6to4 or Teredo; invalid: none is.
+func nativeOf(subnets []netip.Prefix) netip.Prefix {
+	for _, s := range subnets {
+		if a, ok := header.Word6Of(s.Addr()); ok && isGlobal(a) && a.Hi>>48 != 0x2002 {
+			return s
+		}
+	}
+	return netip.Prefix{}
+}
+
 // client is the agent of a Client.
 type client struct {
 	links
 	servers [2]uint32 // 0: not known yet
 	self    atomic.Pointer[self]
 	qualification
+	discovery discovery
 }
 
 // self is what a qualified client knows of itself.
@@ -148,7 +166,7 @@ func (c *client) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
 	}
 	p := c.peers.Find(src)
 	switch {
-	case p != nil && p.is(m):
+	case p != nil && (p.is(m) || p.isNear(m)):
 		p.hears()
 	case teredo.Is(src) && teredo.ClientOf(src) != m:
 		return drop.Spoof
@@ -174,7 +192,7 @@ func (c *client) Hold(pkt []byte, now time.Time) bool {
 
 // Next solicits the server, and asks for the mappings of peers.
 func (c *client) Next(now time.Time) ([]resolve.Message, int, time.Time) {
-	again := c.qualify(now)
+	again := nd.Earlier(c.qualify(now), c.announce(now))
 	again = nd.Earlier(again, c.advance(now, func(p *peer) bool { return c.question(p) }))
 	send, lost := c.Take()
 	lost += c.peers.lost
@@ -190,6 +208,10 @@ func (c *client) question(p *peer) bool {
 	}
 	if !teredo.Is(p.addr) {
 		c.Send(c.server(0), teredo.AppendTest(nil, me.addr, p.addr, p.test))
+		return true
+	}
+	if p.tries == 0 && p.link.Load() == 0 && p.near.at.Load() != 0 {
+		c.askLocal(p, unpack(p.near.at.Load()))
 		return true
 	}
 	if p.tries == 0 && p.link.Load() != 0 {

@@ -1,12 +1,15 @@
 package node
 
 import (
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"sixfour/encap/agent/agenttest"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
+	"sixfour/encap/resolve"
 	"sixfour/encap/teredo"
 )
 
@@ -142,6 +145,28 @@ func TestStates(t *testing.T) {
 	for i := range want {
 		if states[i] != want[i] {
 			t.Fatalf("%v, want %v", states, want)
+		}
+	}
+}
+
+// A client does not run beside native IPv6, if it is not told to.
+func TestSunset(t *testing.T) {
+	for _, k := range []struct {
+		elsewhere string
+		forced    bool
+		runs      bool
+	}{
+		{"2001:db8:1::/64", false, false},
+		{"2001:db8:1::/64", true, true},
+		{"fd00:1::/64", false, true},
+		{"2002:cb00:7107::/48", false, true},
+		{"2001:0:cb00:7107::/64", false, true},
+	} {
+		m := NewClient(50001, agenttest.HostAt(server1), resolve.Host{})
+		m.BesideNative = k.forced
+		_, err := m.Resolver(resolve.Site{Local: netip.MustParseAddr("10.0.0.5"), Elsewhere: []netip.Prefix{netip.MustParsePrefix(k.elsewhere)}})
+		if (err == nil) != k.runs || err != nil && !strings.Contains(err.Error(), `beside_native = "yes"`) {
+			t.Errorf("%+v: %v", k, err)
 		}
 	}
 }

@@ -123,10 +123,10 @@ func (l *links) advance(now time.Time, send func(p *peer) bool) (again time.Time
 
 // pauses delays a question until 2 s after the last one.
 func (l *links) pauses(p *peer, now time.Time) bool {
-	if p.lastSent.IsZero() || now.Sub(p.lastSent) >= bubblePause {
+	if p.bubbles.last.IsZero() || now.Sub(p.bubbles.last) >= bubblePause {
 		return false
 	}
-	p.next = p.lastSent.Add(bubblePause)
+	p.next = p.bubbles.last.Add(bubblePause)
 	return true
 }
 
@@ -135,16 +135,20 @@ func (l *links) age(now time.Time) {
 	l.peers.all(func(p *peer) bool {
 		used := p.used.Swap(false)
 		if p.heard.Swap(false) {
-			p.last, p.sent = now, 0
+			p.last, p.bubbles.sent = now, 0
 		}
 		silent := now.Sub(p.last)
+		near := now.Before(p.near.until)
+		if !near {
+			p.near.at.Store(0)
+		}
 		switch {
 		case p.link.Load() != 0 && silent >= peerLife:
 			p.link.Store(0)
 		case p.moved.Swap(false), used && p.link.Load() != 0 && silent >= peerRenew:
 			l.ask(p, now)
 		}
-		return p.asking || silent < peerLife || p.sent > 0 && now.Sub(p.lastSent) < bubbleWindow
+		return near || p.asking || silent < peerLife || p.bubbles.sent > 0 && now.Sub(p.bubbles.last) < bubbleWindow
 	})
 }
 

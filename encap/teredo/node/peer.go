@@ -29,21 +29,35 @@ const (
 type peer struct {
 	addr  header.Word6
 	link  atomic.Uint64 // the mapping to which packets go, packed; 0: the peer is not trusted
-	heard atomic.Bool   // packets have arrived since the last sweep
-	used  atomic.Bool   // packets were sent, or wanted to be sent, since the last sweep
-	moved atomic.Bool   // packets have come from another mapping since the last sweep
+	near  near
+	heard atomic.Bool // packets have arrived since the last sweep
+	used  atomic.Bool // packets were sent, or wanted to be sent, since the last sweep
+	moved atomic.Bool // packets have come from another mapping since the last sweep
 
 	// Used only by the methods of Agent.
-	last     time.Time // when the peer was last heard of, or was made
-	nonce    uint64    // in the source of bubbles to the peer
-	test     [16]byte  // nonce of the connectivity test
-	echo     echo      // for the answer to the peer's last bubble
-	asking   bool      // bubbles or tests are sent until next, of which there are tries
-	tries    int
-	next     time.Time
-	sent     int       // bubbles without an answer
-	lastSent time.Time // time of the last of them
-	queue    [][]byte
+	last    time.Time // when the peer was last heard of, or was made
+	nonce   uint64    // in the source of bubbles to the peer
+	test    [16]byte  // nonce of the connectivity test
+	echo    echo      // for the answer to the peer's last bubble
+	asking  bool      // bubbles or tests are sent until next, of which there are tries
+	tries   int
+	next    time.Time
+	bubbles bubbles
+
+	queue [][]byte
+}
+
+// near is where a peer on our link has answered.
+type near struct {
+	at    atomic.Uint64 // packed; 0: it has not
+	until time.Time     // when that is forgotten
+	next  time.Time     // when it may be asked again
+}
+
+// bubbles are those that were sent to a peer without an answer.
+type bubbles struct {
+	sent int
+	last time.Time
 }
 
 // echo is the nonce in a bubble, if it has one.
@@ -59,23 +73,26 @@ func unpack(v uint64) header.Mapping { return header.Mapping{Addr: uint32(v >> 1
 // is reports whether the peer is trusted at a mapping.
 func (p *peer) is(at header.Mapping) bool { return p.link.Load() == pack(at) }
 
+// isNear reports whether the peer has answered at an address on our link.
+func (p *peer) isNear(at header.Mapping) bool { return p.near.at.Load() == pack(at) }
+
 // trust makes packets to the peer go to a mapping.
 func (p *peer) trust(at header.Mapping, now time.Time) {
 	p.link.Store(pack(at))
-	p.last, p.asking, p.tries, p.sent = now, false, 0, 0
+	p.last, p.asking, p.tries, p.bubbles.sent = now, false, 0, 0
 	p.moved.Store(false)
 }
 
 // spent reports whether as many bubbles were sent to the peer without an answer as may be: four
 // in 300 s (RFC 4380 section 5.2.6).
 func (p *peer) spent(now time.Time) bool {
-	if p.sent >= bubbleMost && now.Sub(p.lastSent) >= bubbleWindow {
-		p.sent = 0
+	if p.bubbles.sent >= bubbleMost && now.Sub(p.bubbles.last) >= bubbleWindow {
+		p.bubbles.sent = 0
 	}
-	return teredo.Is(p.addr) && p.sent >= bubbleMost
+	return teredo.Is(p.addr) && p.bubbles.sent >= bubbleMost
 }
 
-func (p *peer) sending(now time.Time) { p.sent, p.lastSent = p.sent+1, now }
+func (p *peer) sending(now time.Time) { p.bubbles.sent, p.bubbles.last = p.bubbles.sent+1, now }
 
 // table has a bounded number of peers.
 type table struct {
@@ -103,7 +120,7 @@ func (t *table) add(a header.Word6, now time.Time) *peer {
 		}
 	}
 	return t.Add(a, begin, func(p *peer) bool {
-		return p.link.Load() == 0 && !p.asking && len(p.queue) == 0 && p.sent < bubbleMost
+		return p.link.Load() == 0 && !p.asking && len(p.queue) == 0 && p.bubbles.sent < bubbleMost
 	}, func(p, q *peer) bool { return p.last.Before(q.last) })
 }
 

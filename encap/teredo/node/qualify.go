@@ -110,7 +110,7 @@ func (c *client) interval() time.Duration { return refresh - rand.N(refresh/4) }
 // lose forgets the mapping and all peers: the client begins again.
 func (c *client) lose(why string) {
 	c.self.Store(nil)
-	c.why, c.lost = why, true
+	c.why, c.lost, c.discovery.next = why, true, time.Time{}
 	c.phase, c.tries, c.next = asksFirst, 0, time.Time{}
 	c.peers.all(func(*peer) bool { return false })
 	clear(c.asked)

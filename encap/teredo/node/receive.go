@@ -10,6 +10,10 @@ import (
 
 // Receive handles advertisements, bubbles, answers to tests and the first packets of peers.
 func (c *client) Receive(o header.Outer, b []byte, now time.Time) (done bool) {
+	if o.At.Addr().IsMulticast() {
+		c.Why = c.discovered(header.MappingOf(o.From), b, now)
+		return true
+	}
 	var data bool
 	data, c.Why = c.receive(header.MappingOf(o.From), b, now)
 	return !data
@@ -47,7 +51,7 @@ func (c *client) firstOf(m *teredo.Message, from header.Mapping, now time.Time) 
 	src := header.ReadWord6(m.Packet.Source())
 	switch p := c.peers.Find(src); {
 	case teredo.Is(src):
-		if teredo.ClientOf(src) != from {
+		if teredo.ClientOf(src) != from && (p == nil || !p.isNear(from)) {
 			return false, drop.Spoof
 		}
 		if p = c.peers.add(src, now); p != nil {
@@ -122,11 +126,14 @@ func (c *client) answer(m *teredo.Message, me *self) []byte {
 func (c *client) direct(m *teredo.Message, me *self, from header.Mapping, now time.Time) drop.Reason {
 	src, dst := header.ReadWord6(m.Packet.Source()), header.ReadWord6(m.Packet.Dest())
 	if header.IsLinkLocal(src) && dst == me.addr { // the peer asks: its nonce is the source
-		if !c.Reachable(from) {
+		if !c.Reachable(from) && !c.OnLink(from.Addr) {
 			return drop.Martian
 		}
 		c.Send(from, c.answer(m, me))
 		return drop.None
+	}
+	if teredo.IsDiscoveryBubble(m.Packet) { // as an answer to ours
+		return c.local(src, me, from, now)
 	}
 	p := c.peers.Find(src)
 	known := p != nil && (p.matches(m) || p.is(from))
@@ -134,7 +141,7 @@ func (c *client) direct(m *teredo.Message, me *self, from header.Mapping, now ti
 	case !teredo.Is(src), dst != me.addr && !known:
 		return drop.Spoof
 	case !known && teredo.ClientOf(src) != from:
-		return drop.Spoof
+		return c.local(src, me, from, now)
 	case p == nil:
 		if p = c.peers.add(src, now); p == nil {
 			return drop.Limited
@@ -149,6 +156,7 @@ func (c *client) direct(m *teredo.Message, me *self, from header.Mapping, now ti
 		p.echo = echo{n, true}
 	}
 	c.found(p, from, now)
+	c.foundLocal(p, me, from, now)
 	if fresh && teredo.ClientOf(src) != from {
 		// Our other bubbles went to the mapping in its address: this one shows the peer
 		// that packets pass.

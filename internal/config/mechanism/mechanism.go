@@ -79,13 +79,15 @@ var Rows = []Row{
 	outermost("it sends to IPv4 multicast groups", row("6over4", resolve.SixOverFour{Scope: 192}, []tree.Key[*resolve.SixOverFour]{
 		{Name: "scope", Read: readScope},
 	}, plain[resolve.SixOverFour])),
-	outermost("its packets have a UDP header of their own", row(modeTeredo, teredoKeys{}, []tree.Key[*teredoKeys]{
+	outermost("its packets have a UDP header of their own", row(modeTeredo, teredoKeys{discovery: true}, []tree.Key[*teredoKeys]{
 		{Name: "role", Read: readTeredoRole},
 		{Name: "server", Read: host4(func(m *teredoKeys) *config.Host { return &m.server })},
 		{Name: "server2", Read: host4(func(m *teredoKeys) *config.Host { return &m.server2 })},
 		{Name: "bind", Read: readBind},
 		{Name: "prefix", Read: value.Prefixes(6, func(m *teredoKeys) *[]netip.Prefix { return &m.prefixes })},
 		{Name: "port", Read: port(func(m *teredoKeys) *uint16 { return &m.port })},
+		{Name: "discovery", Read: yesNo(func(m *teredoKeys) *bool { return &m.discovery })},
+		{Name: "beside_native", Read: yesNo(func(m *teredoKeys) *bool { return &m.besideNative })},
 		{Name: "user", Read: readTeredoUser},
 		{Name: "password_file", Read: readTeredoPassword},
 	}, (*teredoKeys).finish)),
@@ -100,7 +102,7 @@ var Rows = []Row{
 		{Name: "router", Read: host4(func(m *sixBed4) *config.Host { return &m.router })},
 		{Name: "netid", Read: readNetID},
 		{Name: "prefix", Read: value.Prefix(6, func(m *sixBed4) *netip.Prefix { return &m.prefix })},
-		{Name: "direct", Read: readDirect},
+		{Name: "direct", Read: yesNo(func(m *sixBed4) *bool { return &m.direct })},
 		{Name: "port", Read: port(func(m *sixBed4) *uint16 { return &m.port })},
 	}, (*sixBed4).finish)),
 	row(modeMapE, mapE{}, keysMapE, (*mapE).finish),

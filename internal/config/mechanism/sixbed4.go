@@ -35,9 +35,12 @@ func readRole6bed4(r *problem.Report, e tree.Entry, m *sixBed4) {
 	m.role, _ = value.Word(r, e, "peer", "router")
 }
 
-func readDirect(r *problem.Report, e tree.Entry, m *sixBed4) {
-	if word, ok := value.Word(r, e, "yes", "no"); ok {
-		m.direct = word == "yes"
+// yesNo reads "yes" or "no".
+func yesNo[M any](field func(M) *bool) func(*problem.Report, tree.Entry, M) {
+	return func(r *problem.Report, e tree.Entry, m M) {
+		if word, ok := value.Word(r, e, "yes", "no"); ok {
+			*field(m) = word == "yes"
+		}
 	}
 }
 

@@ -22,6 +22,8 @@ type teredoKeys struct {
 	bind            []netip.Addr
 	prefixes        []netip.Prefix
 	port            uint16
+	discovery       bool
+	besideNative    bool
 	user            string
 	password        config.Secret
 }
@@ -31,7 +33,7 @@ const modeTeredo = "teredo"
 // rolesOfTeredo are the roles that have a key.
 var rolesOfTeredo = map[string][]string{
 	"server": {"client"}, "server2": {"client"}, "bind": {"server"}, "prefix": {"relay"}, "port": {"client", "relay"},
-	"user": {"client", "server"}, "password_file": {"client", "server"},
+	"discovery": {"client"}, "beside_native": {"client"}, "user": {"client", "server"}, "password_file": {"client", "server"},
 }
 
 func readTeredoRole(r *problem.Report, e tree.Entry, m *teredoKeys) {
@@ -139,7 +141,9 @@ func (m *teredoKeys) finish(r *problem.Report, t *Tunnel) resolve.Mechanism {
 	if m.role == "client" {
 		t.need(r, "server", "the server's IPv4 address or its DNS name")
 	}
-	return node.NewClient(m.port, m.server, m.server2).With(m.key(r, t))
+	c := node.NewClient(m.port, m.server, m.server2).With(m.key(r, t))
+	c.NoDiscovery, c.BesideNative = !m.discovery, m.besideNative
+	return c
 }
 
 // key returns the key of user and password_file, which need each other.
