@@ -79,6 +79,12 @@ func NeedsHosts(m Mechanism) bool {
 	return !ok || p.NeedsHosts()
 }
 
+// Served is a Mechanism whose hosts receive packets at one UDP port.
+type Served interface {
+	Mechanism
+	HostPort() uint16
+}
+
 // Restricted is a Mechanism that drops packets from some addresses of the interface.
 type Restricted interface {
 	Mechanism

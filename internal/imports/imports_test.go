@@ -152,7 +152,7 @@ var rules = map[string][]string{
 
 	"sixfour/internal/doctor/prober": {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/drop", "sixfour/encap/fragment", "sixfour/encap/header", "sixfour/encap/icmp", "sixfour/encap/resolve", "sixfour/encap/source", "sixfour/internal/config", "sixfour/internal/netns", "sixfour/internal/probe", "sixfour/transport"},
 
-	"sixfour/internal/doctor/subject": {"sixfour/encap", "sixfour/encap/framing", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/configfile", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/prober", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns"},
+	"sixfour/internal/doctor/subject": {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/resolve", "sixfour/internal/api", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/configfile", "sixfour/internal/control/client", "sixfour/internal/doctor/finding", "sixfour/internal/doctor/prober", "sixfour/internal/firewall", "sixfour/internal/netcfg", "sixfour/internal/netns"},
 
 	"sixfour/internal/doctor/packetfilter": {"sixfour/encap/header", "sixfour/encap/icmp", "sixfour/internal/doctor/finding", "sixfour/internal/firewall"},
 

@@ -26,6 +26,9 @@ func (Client) Framing() framing.Framing {
 	return framing.SixInUDP{Local: sixa44.Port, Plain: true, NoChecksum: true}
 }
 
+// HostPort is the port of relays.
+func (Client) HostPort() uint16 { return sixa44.Port }
+
 // Hosts returns the relay.
 func (m Client) Hosts() []resolve.Host { return []resolve.Host{m.Relay} }
 
@@ -192,7 +195,7 @@ func (c *client) Next(now time.Time) ([]resolve.Message, int, time.Time) {
 		c.tries, c.silent, c.next = 0, true, now.Add(noRelay)
 		return c.due()
 	case c.tries == 0:
-		c.id = 1 + rand.Uint64N(1<<63)
+		c.id = max(agent.Nonce(), 1)
 	}
 	c.tries++
 	c.next = now.Add(askLeast + rand.N(askMore))

@@ -3,7 +3,6 @@ package node
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -35,6 +34,9 @@ func (m Peer) Hosts() []resolve.Host { return []resolve.Host{m.Router} }
 
 // NeedsHosts reports that the agent itself watches the router.
 func (Peer) NeedsHosts() bool { return false }
+
+// HostPort is the port of routers.
+func (Peer) HostPort() uint16 { return sixbed4.Port }
 
 // Resolver returns the agent of the peer.
 func (m Peer) Resolver(at resolve.Site) (resolve.Resolver, error) {
@@ -318,7 +320,7 @@ func (p *peer) ask(now time.Time) time.Time {
 		p.wait = min(2*p.wait, lastAsk)
 	}
 	p.asks++
-	p.nonce = rand.Uint64()
+	p.nonce = agent.Nonce()
 	p.next = now.Add(p.wait)
 	p.Send(p.router, sixbed4.AppendSolicitation(nil, p.nonce))
 	return p.next

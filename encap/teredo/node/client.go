@@ -50,6 +50,9 @@ func (m Client) Hosts() []resolve.Host {
 	return hosts
 }
 
+// HostPort is the port of servers.
+func (Client) HostPort() uint16 { return teredo.Port }
+
 // NeedsHosts reports that the agent itself watches the server.
 func (Client) NeedsHosts() bool { return false }
 

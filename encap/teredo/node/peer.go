@@ -1,7 +1,7 @@
 package node
 
 import (
-	"math/rand/v2"
+	"encoding/binary"
 	"sync/atomic"
 	"time"
 
@@ -112,12 +112,9 @@ func (t *table) add(a header.Word6, now time.Time) *peer {
 		return p
 	}
 	begin := func(p *peer) {
-		p.addr, p.last, p.nonce = a, now, rand.Uint64()
-		for i := range 2 {
-			for j, v := 0, rand.Uint64(); j < 8; j, v = j+1, v>>8 {
-				p.test[8*i+j] = byte(v)
-			}
-		}
+		p.addr, p.last, p.nonce = a, now, agent.Nonce()
+		binary.NativeEndian.PutUint64(p.test[:], agent.Nonce())
+		binary.NativeEndian.PutUint64(p.test[8:], agent.Nonce())
 	}
 	return t.Add(a, begin, func(p *peer) bool {
 		return p.link.Load() == 0 && !p.asking && len(p.queue) == 0 && p.bubbles.sent < bubbleMost

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"sixfour/encap/agent"
 	"sixfour/encap/drop"
 	"sixfour/encap/header"
 	"sixfour/encap/teredo"
@@ -91,7 +92,7 @@ func (c *client) qualify(now time.Time) time.Time {
 		return c.next
 	}
 	if c.tries == 0 {
-		c.nonce = rand.Uint64()
+		c.nonce = agent.Nonce()
 	}
 	c.tries++
 	c.next = now.Add(solicitPause)
@@ -139,7 +140,7 @@ func (c *client) advertised(m *teredo.Message, from header.Mapping, now time.Tim
 		return drop.None
 	case asksSecond:
 		if me := c.self.Load(); me == nil || me.mapped != c.first {
-			c.flags = teredo.RandomFlags(uint16(rand.Uint32()))
+			c.flags = teredo.RandomFlags(uint16(agent.Nonce()))
 		}
 		c.why, c.lost = "", false
 		c.self.Store(&self{addr: teredo.Address(c.servers[0], c.first, c.flags), mapped: c.first, symmetric: m.Origin != c.first, until: now.Add(addressLife)})

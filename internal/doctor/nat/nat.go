@@ -7,9 +7,10 @@ package nat
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -194,7 +195,7 @@ func (s *socket) server(i int) netip.AddrPort { return netip.AddrPortFrom(s.q.Se
 // same one or, with otherAddress, from the other one. Each time it calls before first, if that
 // is not nil.
 func (s *socket) ask(ctx context.Context, to int, otherAddress bool, before func() error) (at netip.AddrPort, ok bool, err error) {
-	nonce := rand.Uint64()
+	nonce := binary.NativeEndian.Uint64(random(8))
 	from := s.server(to)
 	if otherAddress {
 		from = s.server(1 - to)
@@ -235,10 +236,7 @@ func (s *socket) openAddress() error {
 // hears reports whether packets of another socket arrive that are sent to a mapping of this
 // one.
 func (s *socket) hears(ctx context.Context, other *socket, at netip.AddrPort) bool {
-	nonce := make([]byte, 16)
-	for i := range nonce {
-		nonce[i] = byte(rand.Uint32())
-	}
+	nonce := random(16)
 	for range 2 {
 		if _, err := other.WriteToUDPAddrPort(nonce, at); err != nil {
 			return false
@@ -248,6 +246,13 @@ func (s *socket) hears(ctx context.Context, other *socket, at netip.AddrPort) bo
 		}
 	}
 	return false
+}
+
+// random returns bytes that nobody can guess.
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) //nolint:errcheck // it never fails
+	return b
 }
 
 // receive reads until a packet is the one that is waited for, or the pause ends.

@@ -6,6 +6,7 @@ import (
 
 	"sixfour/encap"
 	"sixfour/encap/framing"
+	"sixfour/encap/resolve"
 	"sixfour/internal/config"
 	"sixfour/internal/firewall"
 )
@@ -22,6 +23,11 @@ func (p *Peer) PortTo(hook firewall.Hook) uint16 {
 	ports := p.Outer().Properties().Ports
 	if hook == firewall.Input {
 		return ports.Local
+	}
+	if m := p.Tunnel.Mechanism(); m >= 0 {
+		if s, ok := p.Tunnel.Config.Layers[m].Mechanism.(resolve.Served); ok {
+			return s.HostPort()
+		}
 	}
 	return ports.Remote
 }

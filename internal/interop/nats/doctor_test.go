@@ -70,7 +70,9 @@ func TestDoctor(t *testing.T) {
 					t.Errorf("%s: %+v, want %s with %q", name, c, want, text)
 				}
 			}
-			t.Log(found["nat"].Finding)
+			if c := found["firewall_out"]; !strings.Contains(c.Finding, "UDP port 3544 to 198.51.100.120") {
+				t.Errorf("firewall_out: %+v", c)
+			}
 		})
 	}
 }
