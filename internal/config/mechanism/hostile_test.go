@@ -376,3 +376,34 @@ func memory() int {
 	runtime.ReadMemStats(&m)
 	return int(m.HeapAlloc)
 }
+
+// FuzzArrive: no packet of a stranger, and none from the interface, causes a panic or an answer
+// that is too large.
+func FuzzArrive(f *testing.F) {
+	r := rand.New(rand.NewPCG(1, 4))
+	for i := range roles {
+		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, byte(i), 2, 3}), 4000)
+		for range 4 {
+			from, b := roles[i].packets(r, from, header.Word6{})
+			f.Add(uint8(i), from.Addr().AsSlice(), from.Port(), b)
+		}
+	}
+	f.Fuzz(func(t *testing.T, i uint8, a []byte, port uint16, b []byte) {
+		n := newNode(t, &roles[int(i)%len(roles)])
+		from, ok := netip.AddrFromSlice(a)
+		if !ok || from.Is4() != (n.kind.Over() == 4) || len(b) > 2000 {
+			return
+		}
+		n.send()
+		pkt := n.outer(netip.AddrPortFrom(from, port), n.local, b)
+		size := len(pkt)
+		if sent := n.arrive(pkt); float64(sent) > n.ratio*float64(size)+0.5 {
+			t.Errorf("%d bytes are sent for %x", sent, pkt)
+		}
+		if _, why := header.Parse(b, header.Version(b)); why == drop.None {
+			n.leave(b)
+		}
+		n.now = n.now.Add(time.Second)
+		n.send()
+	})
+}

@@ -1,7 +1,9 @@
 package nats
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"sixfour/internal/rig"
 	"sixfour/internal/rig/rigtest"
@@ -22,9 +24,10 @@ func TestSixA44(t *testing.T) {
 	n.wire(n.boxes["a"], "in2", c, "h0", []string{"10.0.2.1/24"}, []string{"10.0.2.5/24"})
 	n.route(c, "0.0.0.0/0", "10.0.2.1", "h0")
 	stop := n.daemon(n.s, "6a44", relay)
-	for _, ns := range []*rig.Namespace{n.a, n.b, c} {
+	for _, ns := range []*rig.Namespace{n.a, n.b} {
 		n.daemon(ns, "6a44", client)
 	}
+	stopSecond := n.daemon(c, "6a44", client)
 	a, b, second := n.address(n.a, "six0", prefix), n.address(n.b, "six0", prefix), n.address(c, "six0", prefix)
 	n.reaches(n.a, native, "a reaches a native host")
 	n.reaches(n.h, b, "a native host reaches b")
@@ -38,4 +41,12 @@ func TestSixA44(t *testing.T) {
 	stop()
 	n.reaches(n.a, second, "a reaches c without the relay")
 	n.reaches(c, a, "c reaches a without the relay")
+	stopSecond() // c answers protocol 41 with ICMP errors, which a sends on to the program
+	eventually(t, "a hears that c is away", func() error {
+		res, err := rig.Ping(t.Context(), n.a, second, rig.PingOptions{Count: 2, Timeout: 300 * time.Millisecond})
+		if err == nil && len(res.ICMP) == 0 {
+			err = fmt.Errorf("%+v", res)
+		}
+		return err
+	})
 }
