@@ -24,6 +24,8 @@ var (
 	InTeredo   = Kind{"teredo", 4, framing.SixInUDP{Local: framing.TeredoPort}}                              // RFC 4380: IPv6 in UDP in IPv4
 	InSixA44   = Kind{"6a44", 4, framing.SixInUDP{Local: framing.SixA44Port, Plain: true, NoChecksum: true}} // RFC 6751: IPv6 in UDP in IPv4, and IPv6 in IPv4
 	InSixBed4  = Kind{"6bed4", 4, framing.SixInUDP{Local: framing.SixBed4Port, Keepalives: true}}            // draft-vanrein-6bed4-04: IPv6 in UDP in IPv4
+	InLISP     = Kind{"lisp", 4, framing.LISP{}}                                                             // RFC 9300: either in UDP in IPv4
+	InLISP6    = Kind{"lisp", 6, framing.LISP{}}                                                             // RFC 9300: either in UDP in IPv6
 	GREInSix   = Kind{"gre6", 6, framing.GRE{}}                                                              // RFC 7676: either in GRE in IPv6, next header 47
 )
 
@@ -74,6 +76,8 @@ func (k Kind) OpenKeepalive(protocol byte, b []byte) (payload []byte, ok bool) {
 type Mode struct {
 	Name   string
 	Layers []Kind
+	// Over6 are the layers if our address is one of IPv6; nil: those of Layers, whichever it is.
+	Over6 []Kind
 	// Automatic means that the outer destination is not configured: a resolve.Mechanism
 	// derives it from the inner packet.
 	Automatic bool
@@ -96,6 +100,7 @@ var Modes = []Mode{
 	{Name: "teredo", Layers: []Kind{InTeredo}, Automatic: true},
 	{Name: "6a44", Layers: []Kind{InSixA44}, Automatic: true},
 	{Name: "6bed4", Layers: []Kind{InSixBed4}, Automatic: true},
+	{Name: "lisp", Layers: []Kind{InLISP}, Over6: []Kind{InLISP6}, Automatic: true},
 	{Name: "4in4", Layers: []Kind{FourInFour}},
 	{Name: "4in6", Layers: []Kind{FourInSix}},
 	{Name: "6in6", Layers: []Kind{SixInSix}},
@@ -120,9 +125,12 @@ func ModeByName(name string) (Mode, bool) {
 	return Mode{}, false
 }
 
-// Over6 returns a mode of one layer with IPv6 as delivery header.
-func (m Mode) Over6() Mode {
-	m.Layers = []Kind{SixInSix}
+// To6 returns the mode with IPv6 as delivery header. It is for modes that have Over6, and those
+// with a session.
+func (m Mode) To6() Mode {
+	if m.Layers = m.Over6; m.Layers == nil {
+		m.Layers = []Kind{SixInSix}
+	}
 	return m
 }
 

@@ -40,7 +40,7 @@ func readClientKey(r *problem.Report, e tree.Entry, d *draft) {
 		}
 		d.client.Read(e.Name, r, e)
 		if a, err := netip.ParseAddrPort(e.Text); e.Name == "server" && d.Mode.Name != "tic" && (isIPv6(e.Text) || err == nil && a.Addr().Is6()) {
-			d.Mode = d.Mode.Over6()
+			d.Mode = d.Mode.To6()
 			d.layers[0].kind = d.Mode.Layers[0]
 		}
 	default:

@@ -80,6 +80,10 @@ func (d *draft) remoteOf(l layerDraft) end {
 // readLocal reads local or, if six is true, local6.
 func readLocal(six bool) func(*problem.Report, tree.Entry, *draft) {
 	return func(r *problem.Report, e tree.Entry, d *draft) {
+		if d.Mode.Over6 != nil && isIPv6(e.Text) {
+			d.Mode = d.Mode.To6()
+			d.layers[0].kind = d.Mode.Layers[0]
+		}
 		pair, version := d.pairOf(six)
 		switch {
 		case d.twice(r, e, pair.local):

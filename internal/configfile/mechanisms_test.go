@@ -73,7 +73,7 @@ func TestMechanisms(t *testing.T) {
 			lines(
 				`6:1: prefix contradicts mode "6in4", which has no such key: leave it out, or choose mode "6rd", "isatap", "teredo", "6a44", "6bed4" or "map_e"`,
 				`7:1: scope contradicts mode "6in4", which has no such key: leave it out, or choose mode "6over4"`,
-				`8:1: role contradicts mode "6in4", which has no such key: leave it out, or choose mode "6to4", "6rd", "teredo", "6a44", "6bed4", "map_e" or "lw4o6"`,
+				`8:1: role contradicts mode "6in4", which has no such key: leave it out, or choose mode "6to4", "6rd", "teredo", "6a44", "6bed4", "lisp", "map_e" or "lw4o6"`,
 			)},
 		{tunnel("teredo", "auto", "") + "role = 'client'\nserver = '192.0.2.7'\nuser = 'u'\npassword_file = '/p'\n", ""},
 		{tunnel("teredo", "auto", "") + "role = 'client'\nserver = '192.0.2.7'\ndiscovery = 'no'\nbeside_native = 'yes'\n", ""},

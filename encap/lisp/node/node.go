@@ -42,11 +42,20 @@ type RLOC struct {
 
 // Key authenticates registrations.
 type Key struct {
-	File      string
-	Secret    string
-	ID        uint8
+	File      string // from which the secret is
 	Algorithm lisp.Algorithm
+	secret    string
 }
+
+// NewKey returns a key with a secret from a file. The secret may be empty, while the file
+// cannot be read: then nothing is registered.
+func NewKey(file, secret string, a lisp.Algorithm) Key { return Key{file, a, secret} }
+
+// String keeps the secret out of texts.
+func (k Key) String() string { return k.File }
+
+// GoString keeps the secret out of %#v.
+func (k Key) GoString() string { return fmt.Sprintf("node.Key{%q, %d}", k.File, k.Algorithm) }
 
 // Framing returns the framing of the router's packets.
 func (m Router) Framing() framing.Framing { return framing.LISP{Instance: m.Instance} }

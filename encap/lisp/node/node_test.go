@@ -59,7 +59,7 @@ func (n *network) xtr(addr, server string, m Router) *host {
 	n.t.Helper()
 	h := n.add(addr)
 	if server != "" {
-		m.Resolvers, m.Key = []resolve.Host{hostAt(server)}, Key{Secret: "lisp-key", Algorithm: lisp.SHA256}
+		m.Resolvers, m.Key = []resolve.Host{hostAt(server)}, NewKey("/key", "lisp-key", lisp.SHA256)
 		if !m.Proxy {
 			m.Servers = m.Resolvers
 		}

@@ -33,6 +33,9 @@ type registration struct {
 
 // register sends the registrations that are due.
 func (r *router) register(now time.Time) {
+	if r.Key.secret == "" {
+		return
+	}
 	for _, s := range r.servers {
 		if s.next.After(now) {
 			continue
@@ -45,9 +48,9 @@ func (r *router) register(now time.Time) {
 		s.nonce = max(s.nonce+1, uint64(now.UnixMicro()))
 		m := &lisp.Registration{
 			Type: lisp.TypeRegister, Proxy: r.Answers, WantNotify: true, Nonce: s.nonce,
-			KeyID: r.Key.ID, Algorithm: r.Key.Algorithm, Records: r.records(netip.Addr{}),
+			Algorithm: r.Key.Algorithm, Records: r.records(netip.Addr{}),
 		}
-		r.control(netip.AddrPortFrom(s.at, lisp.ControlPort), m.Append(nil, []byte(r.Key.Secret), false))
+		r.control(netip.AddrPortFrom(s.at, lisp.ControlPort), m.Append(nil, []byte(r.Key.secret), false))
 		s.next = now.Add(min(registerRetry<<min(s.tries, 6), registerEvery))
 		s.tries++
 	}
@@ -67,7 +70,7 @@ func (r *router) notified(b []byte, from netip.Addr, now time.Time) drop.Reason 
 	if m.Nonce != s.nonce || s.tries == 0 {
 		return drop.Spoof
 	}
-	if m.Verify(b, []byte(r.Key.Secret)) != nil {
+	if m.Verify(b, []byte(r.Key.secret)) != nil {
 		s.wrong = true
 		return drop.Unauthenticated
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"sixfour/encap/lisp"
 	"sixfour/encap/mape"
 	"sixfour/encap/resolve"
 	"sixfour/encap/sixa44"
@@ -105,6 +106,19 @@ var Rows = []Row{
 		{Name: "direct", Read: yesNo(func(m *sixBed4) *bool { return &m.direct })},
 		{Name: "port", Read: port(func(m *sixBed4) *uint16 { return &m.port })},
 	}, (*sixBed4).finish)),
+	outermost("its packets have a UDP header of their own", row(modeLISP, lispKeys{algorithm: lisp.SHA256}, []tree.Key[*lispKeys]{
+		{Name: "role", Read: readRoleLISP},
+		{Name: "eid", Read: value.Prefixes(0, func(m *lispKeys) *[]netip.Prefix { return &m.EIDs })},
+		{Name: "rloc", Read: readRLOCs},
+		{Name: "map_resolver", Read: value.Hosts(0, func(m *lispKeys) *[]config.Host { return &m.Resolvers })},
+		{Name: "map_server", Read: value.Hosts(0, func(m *lispKeys) *[]config.Host { return &m.Servers })},
+		{Name: "key_file", Read: readLISPKey},
+		{Name: "algorithm", Read: readAlgorithm},
+		{Name: "instance", Read: readInstance},
+		{Name: "proxy_etr", Read: value.Hosts(0, func(m *lispKeys) *[]config.Host { return &m.ProxyETRs })},
+		{Name: "proxy_reply", Read: func(r *problem.Report, e tree.Entry, m *lispKeys) { m.Answers, _ = value.Bool(r, e) }},
+		{Name: "check_source", Read: func(r *problem.Report, e tree.Entry, m *lispKeys) { m.Checked, _ = value.Bool(r, e) }},
+	}, (*lispKeys).finish)),
 	row(modeMapE, mapE{}, keysMapE, (*mapE).finish),
 	row(modeLW4o6, lw4o6{}, keysLW4o6, (*lw4o6).finish),
 }

@@ -73,7 +73,7 @@ func port[M any](field func(M) *uint16) func(*problem.Report, tree.Entry, M) {
 
 // presets give a table of a mode keys that it does not have, by its other keys.
 var presets = map[string]func(table map[string]tree.Entry, set func(name string, v tree.Value)){
-	modeTeredo: presetTeredo, mode6a44: preset6a44, mode6bed4: preset6bed4,
+	modeTeredo: presetTeredo, mode6a44: preset6a44, mode6bed4: preset6bed4, modeLISP: presetLISP,
 	modeMapE: presetMapE, modeLW4o6: presetLW4o6,
 }
 

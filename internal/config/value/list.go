@@ -26,7 +26,7 @@ func Prefix[T any](version int, field func(T) *netip.Prefix) func(*problem.Repor
 	}
 }
 
-// Prefixes reads a list of prefixes of an IP version, or a single one. For IPv4, an
+// Prefixes reads a list of prefixes of an IP version, or of either if that is 0, or a single one. For IPv4, an
 // address also counts as a prefix.
 func Prefixes[T any](version int, field func(T) *[]netip.Prefix) func(*problem.Report, tree.Entry, T) {
 	return func(r *problem.Report, e tree.Entry, into T) {
@@ -80,17 +80,20 @@ func Strings(r *problem.Report, e tree.Entry, want string) []tree.Entry {
 }
 
 func prefixLike(version int) string {
-	if version == 4 {
+	switch version {
+	case 0:
+		return `a prefix such as "2001:db8::/32" or "192.0.2.0/24"`
+	case 4:
 		return `an IPv4 prefix such as "192.0.2.0/24"`
 	}
 	return `an IPv6 prefix such as "2001:db8::/32"`
 }
 
-// networkOf reads a prefix of unicast addresses of an IP version.
+// networkOf reads a prefix of unicast addresses of an IP version; 0: either.
 func networkOf(s string, want int) (netip.Prefix, error) {
 	p, err := ParsePrefix(s)
 	switch {
-	case err == nil && Version(p.Addr()) != want:
+	case err == nil && want != 0 && Version(p.Addr()) != want:
 		err = fmt.Errorf("it must be %s", prefixLike(want))
 	case err == nil && p != p.Masked():
 		err = fmt.Errorf("it has bits set beyond its prefix length: write %v", p.Masked())
