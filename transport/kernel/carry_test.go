@@ -112,6 +112,7 @@ func TestCarry(t *testing.T) {
 			}
 			for _, version := range c.versions {
 				to := netip.MustParseAddr(map[int]string{4: "10.1.0.2", 6: "2001:db8:1::2"}[version])
+				wiretest.Settle(t, left, to)
 				const size = 4 << 20
 				_, err := rig.TCPTransfer(wiretest.Soon(t), left, right, netip.AddrPortFrom(to, 0), size)
 				rigtest.Must(t, err)

@@ -7,5 +7,6 @@ import "github.com/cilium/ebpf"
 func (p *Programs) RunReceive(frame, out []byte) (carried bool, left []byte, err error) {
 	o := ebpf.RunOptions{Data: frame, DataOut: out}
 	verdict, err := p.objects.Receive.Run(&o)
-	return verdict != 0, o.DataOut, err
+	const next = 1<<32 - 1 // TCX_NEXT
+	return verdict != next, o.DataOut, err
 }

@@ -17,8 +17,9 @@ typedef unsigned long long u64;
 enum { HASH = 1, PERCPU_HASH = 5, LPM_TRIE = 11 }; /* enum bpf_map_type */
 enum { NO_PREALLOC = 1 };                           /* flag of a map: memory only for entries in use */
 
-/* Verdicts of a program at a device (linux/pkt_cls.h), and of one at a route. */
-enum { PASS = 0, DROP = 2, ROUTE_PASS = 0, ROUTE_DROP = 2 };
+/* Verdicts of a program at a device, where PASS lets the packet go on to the programs and
+ * filters of others (TCX_NEXT; TC_ACT_OK would end their list), and of one at a route. */
+enum { PASS = -1, DROP = 2, ROUTE_PASS = 0, ROUTE_DROP = 2 };
 
 /* The context of a program: struct __sk_buff as far as it is used. */
 struct packet {
