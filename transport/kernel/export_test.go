@@ -1,6 +1,10 @@
 package kernel
 
-import "github.com/cilium/ebpf"
+import (
+	"github.com/cilium/ebpf"
+
+	"sixfour/encap"
+)
 
 // RunReceive runs the program that receives on a frame, and returns whether it carries the
 // packet, and the frame as it leaves the program, in out.
@@ -9,4 +13,18 @@ func (p *Programs) RunReceive(frame, out []byte) (carried bool, left []byte, err
 	verdict, err := p.objects.Receive.Run(&o)
 	const next = 1<<32 - 1 // TCX_NEXT
 	return verdict != next, o.DataOut, err
+}
+
+// Spoil changes a part of the entry that Receive has made, as if another entry had its memory.
+func (p *Programs) Spoil(layers []encap.Layer) error {
+	table, key, _, err := p.end(0, 0, layers)
+	if err != nil {
+		return err
+	}
+	var e programsEnd
+	if err := table.Lookup(key, &e); err != nil {
+		return err
+	}
+	e.Tunnel++
+	return table.Put(key, e)
 }

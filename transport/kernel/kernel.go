@@ -56,7 +56,9 @@ func (p *Programs) load() error {
 
 // explain adds to an error what can be done about it.
 func explain(err error) error {
+	var refused *ebpf.VerifierError
 	switch {
+	case errors.As(err, &refused): // also EACCES
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w: run as root, or give the program CAP_BPF and CAP_NET_ADMIN", err)
 	case errors.Is(err, ebpf.ErrNotSupported):

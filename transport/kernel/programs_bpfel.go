@@ -23,13 +23,16 @@ type programsCount struct {
 }
 
 type programsEnd struct {
-	_      structs.HostLayout
-	Peer   uint32
-	Tunnel uint32
-	Layers uint32
-	Pad    uint32
-	Remote [2]uint64
-	Local  [2]uint64
+	_        structs.HostLayout
+	Fresh    uint64
+	Peer     uint32
+	Tunnel   uint32
+	Layers   uint32
+	Pad      uint32
+	Remote   [2]uint64
+	Local    [2]uint64
+	Identity uint64
+	Check    uint64
 }
 
 type programsOuter4 struct {
@@ -54,6 +57,7 @@ type programsOuter6 struct {
 
 type programsPath struct {
 	_        structs.HostLayout
+	Fresh    uint64
 	Headers  [64]uint8
 	Size     uint32
 	Limit    uint32
@@ -65,6 +69,9 @@ type programsPath struct {
 	HopLimit uint8
 	Flags    uint8
 	Pad      [3]uint8
+	Peer     uint32
+	Version  uint32
+	Check    uint64
 }
 
 type programsPathKey struct {

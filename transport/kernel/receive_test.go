@@ -159,6 +159,29 @@ func TestReceive(t *testing.T) {
 	}
 }
 
+// TestTorn: an entry that changes while the program reads it carries no packet.
+func TestTorn(t *testing.T) {
+	t.Parallel()
+	p := load(t, theTunnel)
+	for _, layers := range variants() {
+		back := stackOf(t, flip(layers), 1500, encap.DefaultOptions)
+		pkt, why := wrap(back, plainPacket())
+		if why != drop.None { // 6in4 and 6in6
+			continue
+		}
+		rigtest.Must(t, p.Receive(thePeer, theTunnel, layers))
+		for _, want := range []bool{true, false} {
+			carried, _, err := p.RunReceive(frame(pkt, layers[len(layers)-1].Kind.Over()), make([]byte, 4096))
+			rigtest.Must(t, err)
+			if carried != want {
+				t.Errorf("%v: carried: %v, want %v", layers[0].Kind, carried, want)
+			}
+			rigtest.Must(t, p.Spoil(layers))
+		}
+		rigtest.Must(t, p.StopReceiving(layers))
+	}
+}
+
 // exceptional reports whether the addresses of an inner packet need more than the program
 // knows.
 func exceptional(layers []encap.Layer, inner []byte) bool {

@@ -34,7 +34,7 @@ const (
 // mostHeaders is the room for headers in programsPath.
 const mostHeaders = len(programsPath{}.Headers)
 
-// newSecret returns a number that nobody can guess.
+// newSecret returns a number that nobody can guess, and that differs from all earlier ones.
 func newSecret() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never returns an error
@@ -46,6 +46,10 @@ func newSecret() uint64 {
 // that it had; a packet gets either those or these.
 func (p *Programs) Send(peer Peer, version, device int, h encap.Headers) error {
 	v, err := pathOf(device, h)
+	if err == nil {
+		v.Peer, v.Version, v.Fresh = uint32(peer), uint32(version), newSecret()
+		v.Check, err = checkOf(v)
+	}
 	if err == nil {
 		err = p.objects.Paths.Put(programsPathKey{Peer: uint32(peer), Version: uint32(version)}, v)
 	}
@@ -96,12 +100,38 @@ func pathOf(device int, h encap.Headers) (v programsPath, err error) {
 func (p *Programs) Receive(peer Peer, tunnel int, layers []encap.Layer) error {
 	table, key, value, err := p.end(peer, tunnel, layers)
 	if err == nil {
+		value.Fresh = newSecret()
+		value.Identity, err = identify(key)
+	}
+	if err == nil {
+		value.Check, err = checkOf(value)
+	}
+	if err == nil {
 		err = table.Put(key, value)
 	}
 	if err != nil {
 		return fmt.Errorf("BPF end for packets from peer %d: %w", peer, err)
 	}
 	return nil
+}
+
+// identify returns a number for a key, as the programs compute it.
+func identify(key any) (n uint64, err error) {
+	return n, eachWord(key, func(w uint64) { n = (n + w) * 0x9e3779b97f4a7c15 })
+}
+
+// checkOf returns the last word of an entry whose last word is 0 (see bpf/kernel.c).
+func checkOf(entry any) (sum uint64, err error) {
+	return sum, eachWord(entry, func(w uint64) { sum ^= w })
+}
+
+// eachWord calls f for each word of a value, as the programs read it.
+func eachWord(v any, f func(uint64)) error {
+	b, err := binary.Append(nil, binary.NativeEndian, v)
+	for ; len(b) >= 8; b = b[8:] {
+		f(binary.NativeEndian.Uint64(b))
+	}
+	return err
 }
 
 // StopReceiving undoes Receive, with the same layers.

@@ -22,8 +22,13 @@ enum { MAX_PACKET = 65535 };
 
 #define NOBODY 0xffffffff /* as a peer: the prefix is behind none */
 
+/* The memory of an entry that is removed from a hash table may have the next entry at once,
+ * while a program still reads it. So an entry begins with a number that is new each time, says
+ * whose it is, and ends with a word that makes the sum of its words, by exclusive or, 0. */
+
 /* One direction to a peer, for packets of one IP version. */
 struct path {
+	u64 fresh;
 	u8 headers[MOST]; /* outermost first; what differs from packet to packet is 0 */
 	u32 size;         /* of the headers in use, in bytes */
 	u32 limit;        /* size of the largest packet, in bytes */
@@ -34,6 +39,8 @@ struct path {
 	u8 hop_limit;     /* the same for the IPv6 header */
 	u8 flags;
 	u8 pad[3];
+	u32 peer, version; /* those of its key */
+	u64 check;
 };
 
 /* Flags of a path. */
@@ -58,7 +65,7 @@ struct outer4 {
 	u8 protocol;
 	u8 keyed;
 	u16 pad;
-};
+} __attribute__((aligned(8)));
 
 struct outer6 {
 	u64 from[2], at[2];
@@ -66,15 +73,18 @@ struct outer6 {
 	u8 protocol;
 	u8 keyed;
 	u16 pad;
-};
+} __attribute__((aligned(8)));
 
 /* Where packets from a peer belong. */
 struct end {
+	u64 fresh;
 	u32 peer;
 	u32 tunnel;   /* index of its interface */
 	u32 layers;   /* 2: IPv4 packets are in IPv6, between these two addresses */
 	u32 pad;
 	u64 remote[2], local[2];
+	u64 identity; /* identify of its key */
+	u64 check;
 };
 
 struct prefix4 {
@@ -94,8 +104,6 @@ struct count {
 	u64 odd_ecn; /* received with ECN fields that no correct path produces */
 };
 
-/* Entries of hash tables are replaced whole, so a program never reads a path of which one
- * half is old; those of arrays are not. */
 struct {
 	NUMBER(type, HASH);
 	NUMBER(map_flags, NO_PREALLOC);
@@ -184,6 +192,31 @@ inline u16 sum4(const union ip *ip)
 inline int is_link_local(const u8 *a) { return a[0] == 0xfe && (a[1] & 0xc0) == 0x80; }
 
 inline u8 class_of(const union ip *ip) { return ip->b[0] << 4 | ip->b[1] >> 4; }
+
+/* copy copies an entry of a hash table, and reports whether it is whole. */
+inline int copy(void *to, const void *from, u32 size)
+{
+	const volatile u64 *source = from; /* each word is read once */
+	u64 *w = to, sum = 0;
+#pragma unroll
+	for (u32 i = 0; i < size / 8; i++) {
+		u64 one = source[i];
+		sum ^= one;
+		w[i] = one;
+	}
+	return sum == 0;
+}
+
+/* identify returns a number for a key. */
+inline u64 identify(const void *key, u32 size)
+{
+	const u64 *w = key;
+	u64 n = 0;
+#pragma unroll
+	for (u32 i = 0; i < size / 8; i++)
+		n = (n + w[i]) * 0x9e3779b97f4a7c15;
+	return n;
+}
 
 /* parse reads the headers of the inner packet at an offset, and reports whether it is plain:
  * TCP without SYN (the daemon may have to lower the MSS of one with it) or UDP, whole, without
@@ -295,7 +328,7 @@ inline u32 segments(struct packet *skb, const struct inner *in, u32 len)
 }
 
 /* route finds the path of an inner packet. It returns 0 if the packet is not carried. */
-inline struct path *route(struct packet *skb, struct inner *in, u32 *peer)
+inline int route(struct packet *skb, struct inner *in, struct path *p)
 {
 	if (!parse(skb, 0, in))
 		return 0;
@@ -303,16 +336,13 @@ inline struct path *route(struct packet *skb, struct inner *in, u32 *peer)
 	if (!id)
 		return 0;
 	struct path_key key = {.peer = *id, .version = in->version};
-	struct path *p = map_lookup(&paths, &key);
-	if (!p)
+	struct path *entry = map_lookup(&paths, &key);
+	if (!entry || !copy(p, entry, sizeof *p) || p->peer != key.peer || p->version != key.version)
 		return 0;
 	u32 largest = skb->gso_size ? in->headers + skb->gso_size : skb->len;
 	if (largest > p->limit || skb->len + p->size > MAX_PACKET)
 		return 0;
-	if (p->flags & NEEDS_DF && in->version == 4 && !(in->ip.h[3] & be16(DF)))
-		return 0;
-	*peer = key.peer;
-	return p;
+	return !(p->flags & NEEDS_DF && in->version == 4 && !(in->ip.h[3] & be16(DF)));
 }
 
 /* write6 writes the fields of an IPv6 header that differ from packet to packet. */
@@ -331,12 +361,11 @@ inline void write6(u8 *header, struct path *p, struct inner *in, u8 tos, u32 len
 	header[7] = in->ttl;
 }
 
-/* write writes the headers of a packet of len bytes. */
-inline void write(u8 *h, struct path *p, struct inner *in, u32 len)
+/* write completes the headers of a path for a packet of len bytes. */
+inline void write(struct path *p, struct inner *in, u32 len)
 {
-	u8 tos = (in->tos & p->keep) | p->set;
+	u8 *h = p->headers, tos = (in->tos & p->keep) | p->set;
 	u32 total = len + p->size;
-	__builtin_memcpy(h, p->headers, MOST);
 	if (!(p->flags & OVER4)) {
 		write6(h, p, in, tos, total);
 		return;
@@ -356,19 +385,17 @@ inline void write(u8 *h, struct path *p, struct inner *in, u32 len)
 inline int transmit(struct packet *skb, int noted)
 {
 	struct inner in = {};
-	u64 h[MOST / 8];
-	u32 peer, len = skb->len;
-	struct path *p = route(skb, &in, &peer);
-	if (!p)
+	struct path p;
+	u32 len = skb->len;
+	if (!route(skb, &in, &p))
 		return PASS;
-	u32 size = p->size, device = p->device;
-	u8 flags = p->flags;
-	if (size < IPV4 || size > MOST)
+	u32 size = p.size, n = segments(skb, &in, len);
+	u8 flags = p.flags;
+	if (size < IPV4 || size >= MOST)
 		return PASS;
 	if (skb->gso_size && flags & TWO_LAYERS && !noted)
 		return PASS; /* adjust_room can note only one */
-	u32 n = segments(skb, &in, len);
-	write((u8 *)h, p, &in, len);
+	write(&p, &in, len);
 	u64 how = FIXED_GSO | NO_CSUM_RESET;
 	if (!noted) {
 		how |= flags & OVER4 ? ENCAP_IPV4 : ENCAP_IPV6;
@@ -379,14 +406,18 @@ inline int transmit(struct packet *skb, int noted)
 		return DROP;
 	u16 ethernet[ETHERNET / 2] = {};
 	ethernet[6] = flags & OVER4 ? be16(ETH_IPV4) : be16(ETH_IPV6);
-	if (store_bytes(skb, 0, h, size, 0) || change_head(skb, ETHERNET, 0) || store_bytes(skb, 0, ethernet, ETHERNET, 0))
+	asm volatile("" : "+r"(size)); /* or the compiler drops what the verifier must see */
+	size &= MOST - 1;
+	if (size == 0)
 		return DROP;
-	struct count *c = map_lookup(&counts, &peer);
+	if (store_bytes(skb, 0, p.headers, size, 0) || change_head(skb, ETHERNET, 0) || store_bytes(skb, 0, ethernet, ETHERNET, 0))
+		return DROP;
+	struct count *c = map_lookup(&counts, &p.peer);
 	if (c) {
 		c->out_packets += n;
 		c->out_bytes += len + (n - 1) * in.headers;
 	}
-	return redirect_neigh(device, 0, 0, 0);
+	return redirect_neigh(p.device, 0, 0, 0);
 }
 
 /* What note writes where the headers will be: an IPv4 and an IPv6 header, by which push_encap
@@ -409,15 +440,14 @@ SEC("lwt_xmit")
 int note(struct packet *skb)
 {
 	struct inner in = {};
-	u32 peer;
+	struct path p;
 	union {
 		u8 b[64];
 		u64 q[8];
 	} h = {};
 	if (skb->gso_size < 256) /* each push_encap reduces it */
 		return ROUTE_PASS;
-	struct path *p = route(skb, &in, &peer);
-	if (!p || !(p->flags & TWO_LAYERS) || in.protocol != TCP)
+	if (!route(skb, &in, &p) || !(p.flags & TWO_LAYERS) || in.protocol != TCP)
 		return ROUTE_PASS;
 	u8 *six = h.b + IPV4;
 	h.b[0] = 0x45;
@@ -455,9 +485,9 @@ inline u8 combine(u8 inner, u8 outer)
 	return NOT_ECT | ODD;
 }
 
-/* open_outer checks the outermost headers of a packet, whose length it returns in at, and
- * returns where the packet belongs. Protocol is that of what is inside, 4 or 41. */
-inline struct end *open_outer(struct packet *skb, u32 *at, u8 *tos, u8 *protocol)
+/* open_outer checks the outermost headers of a packet. It returns in at where they end, in
+ * protocol that of what is inside, 4 or 41, and in to where the packet belongs. */
+inline int open_outer(struct packet *skb, struct end *to, u32 *at, u8 *tos, u8 *protocol)
 {
 	union ip ip;
 	struct outer4 k4 = {};
@@ -511,7 +541,10 @@ inline struct end *open_outer(struct packet *skb, u32 *at, u8 *tos, u8 *protocol
 	} else if (*protocol != IN_IPV4 && *protocol != IN_IPV6)
 		return 0;
 	*at = off;
-	return four ? map_lookup(&ends4, &k4) : map_lookup(&ends6, &k6);
+	struct end *e = four ? map_lookup(&ends4, &k4) : map_lookup(&ends6, &k6);
+	if (!e || !copy(to, e, sizeof *to))
+		return 0;
+	return to->identity == (four ? identify(&k4, sizeof k4) : identify(&k6, sizeof k6));
 }
 
 /* mark writes an ECN field into the inner packet at an offset. */
@@ -537,19 +570,18 @@ int receive(struct packet *skb)
 	u8 tos = 0, protocol = 0, odd = 0;
 	if (skb->pkt_type != 0 || skb->vlan_present) /* not to this host, or of a VLAN on the device */
 		return PASS;
-	struct end *e = open_outer(skb, &at, &tos, &protocol);
-	if (!e)
+	struct end e;
+	if (!open_outer(skb, &e, &at, &tos, &protocol))
 		return PASS;
-	u32 peer = e->peer, tunnel = e->tunnel;
-	if (e->layers == 2 && protocol == IN_IPV6) {
+	if (e.layers == 2 && protocol == IN_IPV6) {
 		union ip ip;
 		if (load_bytes(skb, at, &ip, IPV6))
 			return PASS;
-		if (ip.q[3] == e->local[0] && ip.q[4] == e->local[1]) {
+		if (ip.q[3] == e.local[0] && ip.q[4] == e.local[1]) {
 			/* in the inner layer, or to our end of it, which is the daemon's */
 			if (ip.b[0] >> 4 != 6 || ip.b[6] != IN_IPV4 || be16(ip.h[2]) + IPV6 != skb->len - at)
 				return PASS;
-			if (ip.q[1] != e->remote[0] || ip.q[2] != e->remote[1])
+			if (ip.q[1] != e.remote[0] || ip.q[2] != e.remote[1])
 				return PASS;
 			u8 field = combine(class_of(&ip), tos);
 			if (field & REFUSE)
@@ -564,8 +596,8 @@ int receive(struct packet *skb)
 		return PASS;
 	if (in.version == 4 && sum4(&in.ip) != 0xffff)
 		return PASS;
-	u32 *source = behind(tunnel, &in, 1);
-	if (!source || *source != peer)
+	u32 *source = behind(e.tunnel, &in, 1);
+	if (!source || *source != e.peer)
 		return PASS;
 	u8 field = combine(in.tos, tos);
 	if (field & REFUSE)
@@ -578,13 +610,13 @@ int receive(struct packet *skb)
 	u64 how = FIXED_GSO | (in.version == 4 ? DECAP_IPV4 : DECAP_IPV6);
 	if (adjust_room(skb, -(s32)(at - ETHERNET), AFTER_MAC_HEADER, how))
 		return DROP;
-	struct count *c = map_lookup(&counts, &peer);
+	struct count *c = map_lookup(&counts, &e.peer);
 	if (c) {
 		c->in_packets += n;
 		c->in_bytes += len + (n - 1) * in.headers;
 		c->odd_ecn += odd;
 	}
-	return redirect(tunnel, TO_INGRESS);
+	return redirect(e.tunnel, TO_INGRESS);
 }
 
 char terms[] SEC("license") = "MIT";
