@@ -89,7 +89,7 @@ var reasons = [Count]struct{ word, means string }{
 	WrongFamily:        {"wrong_family", "the mode does not carry this IP version"},
 	NoPeer:             {"no_peer", "no peer has the destination in allowed, and the destination contains no valid outer address"},
 	Unresolved:         {"unresolved", "the outer address of the neighbour did not become known in time"},
-	Limited:            {"rate_limited", "more control messages of the mode arrived within a second than it accepts: 1000, at a Teredo server, 6a44 relay or 6bed4 router 20,000, at a LISP router 5000"},
+	Limited:            {"rate_limited", "more control messages of the mode arrived within a second than it accepts: 1000; at a Teredo server, 6a44 relay or 6bed4 router 20,000, of which 1000 from one source; at a LISP router 5000, of which 250 from one source. Or there was no room to send the answer"},
 	EncapLimit:         {"encap_limit", "the packet carries a tunnel encapsulation limit of 0: it must not enter another tunnel (RFC 2473); its sender gets an ICMP error"},
 	Loop:               {"loop", "it is one of the tunnel's own outer packets, or its outer destination is this host: it would loop"},
 	TooBig:             {"too_big", "larger than the path allows, and must not be fragmented; its sender gets an ICMP error"},

@@ -53,6 +53,8 @@ type role struct {
 	// follows the headers of the framing. From is its outer source if nothing else is needed, and
 	// me is the node's inner address, if it has learnt one.
 	packets func(r *rand.Rand, from netip.AddrPort, me header.Word6) (netip.AddrPort, []byte)
+	// toControl says which of them go to the port of control messages; nil: none.
+	toControl func(payload []byte) bool
 }
 
 var roles = []role{
@@ -73,6 +75,8 @@ var roles = []role{
 	{mode: "6a44", name: "relay", keys: "role = 'relay'\nprefix = '2001:db8:44::/48'\n", local: local, ratio: 1, packets: packets6a44},
 	{mode: "6bed4", name: "peer", keys: "role = 'peer'\nrouter = '" + other + "'\nport = 40000\n", local: local, ratio: 1, asks: "router", packets: packets6bed4},
 	{mode: "6bed4", name: "router", keys: "role = 'router'\nprefix = '2001:db8:b:b::/64'\n", local: local, ratio: 1.53, packets: packets6bed4},
+	{mode: "lisp", name: "xtr", keys: "role = 'xtr'\neid = ['2001:db8:e1::/48', '10.1.0.0/16']\nmap_resolver = '" + other + "'\n", local: local, ratio: 1.2, packets: packetsLISP, toControl: isLISPControl},
+	{mode: "lisp", name: "pxtr", keys: "role = 'pxtr'\neid = ['2001:db8:e0::/44', '10.0.0.0/8']\nmap_resolver = '" + other + "'\n", local: local, packets: packetsLISP, toControl: isLISPControl},
 	{mode: "map_e", name: "ce", keys: "role = 'ce'\nprefix = '2001:db8:12:3400::/56'\nborder_relay = '" + local6 + "'\n" + ruleMAP + "\n", packets: packetsMAP(edgeAt)},
 	{mode: "map_e", name: "br", keys: "role = 'br'\nlocal = '" + local6 + "'\n" + ruleMAP + "\n", packets: packetsMAP(local6)},
 	{mode: "lw4o6", name: "b4", keys: "role = 'b4'\nlocal = '2001:db8:a::1'\nborder_relay = '" + local6 + "'\nbindings = [{ ipv4 = '192.0.2.1', psid_len = 10, psid = 16 }]\n", packets: packetsMAP("2001:db8:a::1")},
@@ -189,6 +193,9 @@ func (n *node) me() (me header.Word6) {
 // outer returns the packet with a payload that reaches the node at one of its addresses.
 func (n *node) outer(from netip.AddrPort, at netip.Addr, payload []byte) []byte {
 	if p := n.port(); p != 0 {
+		if n.toControl != nil && n.toControl(payload) {
+			p = n.kind.Properties().Ports.Control
+		}
 		udp := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, from.Port()), p)
 		udp = binary.BigEndian.AppendUint16(udp, uint16(header.UDPLen+len(payload)))
 		payload = append(append(udp, 0, 0), payload...)

@@ -8,6 +8,7 @@ import (
 
 	"sixfour/encap/agent/agenttest"
 	"sixfour/encap/header"
+	"sixfour/encap/lisp"
 	"sixfour/encap/mape"
 	"sixfour/encap/nd"
 	"sixfour/encap/sixa44"
@@ -205,3 +206,37 @@ func packetsMAP(to string) func(r *rand.Rand, _ netip.AddrPort, _ header.Word6) 
 		return from, ip4(src, dst, header.UDP, uint16(r.Uint32()), fragment, udp)
 	}
 }
+
+// packetsLISP returns data packets of other sites and of proxies, and control messages.
+func packetsLISP(r *rand.Rand, from netip.AddrPort, _ header.Word6) (netip.AddrPort, []byte) {
+	addr := func(site int) header.Word6 {
+		return header.Word6{Hi: 0x20010db800e0<<16 | uint64(site)<<16, Lo: uint64(r.IntN(1 << 20))}
+	}
+	site := lisp.EID{Prefix: netip.PrefixFrom(addr(r.IntN(4)).Addr(), 48).Masked()}
+	mine := lisp.EID{Prefix: netip.MustParsePrefix("2001:db8:e1::/48")}
+	locators := []netip.Addr{from.Addr(), netip.AddrFrom4([4]byte{9, 9, byte(r.Uint32()), byte(r.Uint32())})}[:1+r.IntN(2)]
+	record := lisp.Record{TTL: r.Uint32(), EID: site, Locators: []lisp.Locator{{Priority: 1, Weight: 1, Flags: 1, Addr: from.Addr()}}}
+	request := &lisp.Request{Probe: r.IntN(2) == 0, Nonce: r.Uint64(), Locators: locators, EIDs: []lisp.EID{mine}}
+	switch r.IntN(7) {
+	case 0:
+		return from, request.Append(nil)
+	case 1:
+		request.Solicit, request.Source = true, site
+		return from, request.Append(nil)
+	case 2:
+		request.Probe = false
+		at := netip.AddrPortFrom(addr(2).Addr(), from.Port())
+		return from, lisp.AppendInside(nil, at, netip.AddrPortFrom(mine.Prefix.Addr(), lisp.ControlPort), request.Append(nil))
+	case 3:
+		return from, (&lisp.Reply{Probe: r.IntN(2) == 0, Nonce: r.Uint64(), Records: []lisp.Record{record}}).Append(nil)
+	case 4:
+		m := &lisp.Registration{Type: lisp.TypeNotify, Nonce: r.Uint64(), Algorithm: lisp.SHA256, Records: []lisp.Record{record}}
+		return from, m.Append(nil, []byte("no key"), false)
+	case 5: // what hosts behind the interface send
+		return from, agenttest.UDP(anyOf(r, addr(2), native), addr(1), "lisp")
+	}
+	return from, append(make([]byte, 8), agenttest.UDP(anyOf(r, addr(1), addr(2), native), anyOf(r, addr(1), native), "lisp")...)
+}
+
+// isLISPControl reports whether what packetsLISP has returned is a control message.
+func isLISPControl(b []byte) bool { return len(b) > 0 && b[0] != 0 && b[0]>>4 != 6 }
