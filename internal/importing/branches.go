@@ -75,7 +75,7 @@ func (s *script) condition(c *syntax.IfClause) {
 		before := s.h.commands
 		s.statements(c.Then)
 		if !known && s.h.commands > before {
-			s.h.skip(int(c.Pos().Line()), "whether this condition holds is not known: the commands after it are read as if it did")
+			s.h.skip(s.line(c), "whether this condition holds is not known: the commands after it are read as if it did")
 		}
 		for c = c.Else; c != nil; c = c.Else {
 			for _, stmt := range c.Then {

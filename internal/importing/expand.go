@@ -117,7 +117,7 @@ func (s *script) assignValue(name string, a *syntax.Assign) {
 	value, err := expand.Literal(s.config(), a.Value)
 	switch {
 	case errors.Is(err, errCommand):
-		s.forget(name, fmt.Sprintf("it is the output of a command in line %d", a.Pos().Line()))
+		s.forget(name, fmt.Sprintf("it is the output of a command in line %d", s.line(a)))
 	case err != nil:
 		s.forget(name, s.reason(err))
 	default:

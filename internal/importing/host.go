@@ -3,6 +3,7 @@ package importing
 import (
 	"cmp"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,8 @@ type host struct {
 	options Options
 	file    string   // that is being read
 	lines   []string // of it
+	later   []func() // what is read when all links are known
+	uci     []*uciSection
 
 	commands int              // of iproute2 that were read
 	links    map[string]*link // by name
@@ -124,7 +127,7 @@ func (h *host) skip(line int, reason string) {
 func (h *host) at(line int) place {
 	at := place{file: h.file, line: line}
 	if line >= 1 && line <= len(h.lines) {
-		at.text = strings.TrimSpace(h.lines[line-1])
+		at.text = withoutSecrets(strings.TrimSpace(h.lines[line-1]))
 	}
 	return at
 }
@@ -155,6 +158,31 @@ func (h *host) sortNotes() {
 	slices.SortStableFunc(h.notes, func(a, b Note) int {
 		return cmp.Or(cmp.Compare(files[a.File], files[b.File]), cmp.Compare(a.Line, b.Line))
 	})
+}
+
+// begin makes a file the one that is being read.
+func (h *host) begin(f File) { h.file, h.lines = f.Name, strings.Split(string(f.Data), "\n") }
+
+// afterwards reads something when the links of all files are known.
+func (h *host) afterwards(read func()) {
+	file, lines := h.file, h.lines
+	h.later = append(h.later, func() {
+		h.file, h.lines = file, lines
+		read()
+	})
+}
+
+// Secrets, and user names and passwords in URLs.
+var (
+	secretWord = regexp.MustCompile(`(?i)((?:pass(?:word|wd|phrase)?|secret|(?:update|private|preshared|auth)[-_]?key)\b["']?[ \t=:]+).*`)
+	userOption = regexp.MustCompile(`((?:[ \t]-u|--user)[= \t]+)\S+`)
+	userOfURL  = regexp.MustCompile(`(://)[^/@ ]*@`)
+)
+
+// withoutSecrets removes from a line what must not be in a comment.
+func withoutSecrets(line string) string {
+	line = userOption.ReplaceAllString(secretWord.ReplaceAllString(line, "$1…"), "$1…")
+	return userOfURL.ReplaceAllString(line, "$1…@")
 }
 
 // quote returns a text as TOML.

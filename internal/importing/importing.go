@@ -50,6 +50,10 @@ type format struct {
 // formats are all formats in the order in which they are tried. The last one accepts
 // everything.
 var formats = []format{
+	{"uci", isUCI, readUCI},
+	{"netplan", isNetplan, readNetplan},
+	{"networkd", isNetworkd, readNetworkd},
+	{"ifupdown", isIfupdown, readIfupdown},
 	{"iproute2", func([]byte) bool { return true }, readScript},
 }
 
@@ -75,7 +79,7 @@ func Import(files []File, o Options) (Result, error) {
 		if bytes.IndexByte(f.Data, 0) >= 0 {
 			return Result{}, fmt.Errorf("%s: not a text", f.Name)
 		}
-		h.file, h.lines = f.Name, strings.Split(string(f.Data), "\n")
+		h.begin(f)
 		i := slices.IndexFunc(formats, func(known format) bool {
 			return known.name == o.Format || o.Format == "" && known.meant(f.Data)
 		})
@@ -85,6 +89,10 @@ func Import(files []File, o Options) (Result, error) {
 		if err := formats[i].read(h, f); err != nil {
 			return Result{}, fmt.Errorf("%s: %w", f.Name, err)
 		}
+	}
+	h.finishUCI()
+	for _, read := range h.later {
+		read()
 	}
 	return h.result(), nil
 }

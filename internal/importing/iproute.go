@@ -202,7 +202,9 @@ func (c *command) address() {
 	}
 	l.address = append(l.address, p)
 	if peer != "" {
-		if other, ok := addressArg(peer); ok {
+		if other, ok := addressArg(peer); ok && !p.IsSingleIP() && p.Contains(other.Addr()) {
+			return // the subnet has it
+		} else if ok {
 			l.address[len(l.address)-1] = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
 			l.routes = append(l.routes, c.h.routeTo(other, c.line))
 		} else {

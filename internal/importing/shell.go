@@ -37,16 +37,41 @@ type script struct {
 	unknown   map[string]string // variables without a value, with the reason
 	functions map[string]*syntax.FuncDecl
 	called    map[string]bool
+	before    int // lines before the first one
 	commands  int
 	depth     int
 }
 
-// readScript reads a shell script, or lines that could stand in one.
-func readScript(h *host, f File) error {
+func newScript(h *host) *script {
 	s := &script{h: h, variables: map[string]expand.Variable{}, unknown: map[string]string{}, functions: map[string]*syntax.FuncDecl{}, called: map[string]bool{}}
 	for name, value := range h.options.Set {
 		s.set(name, value)
 	}
+	return s
+}
+
+// readCommands reads commands that stand in a line of another format, with the values of
+// some variables.
+func (h *host) readCommands(text string, line int, variables map[string]string) {
+	s := newScript(h)
+	for name, value := range variables {
+		s.set(name, value)
+	}
+	s.before = line - 1
+	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), "")
+	if err != nil {
+		h.skip(line, "the shell would not understand this")
+		return
+	}
+	s.statements(file.Stmts)
+}
+
+// line returns the line of the input at which a node begins.
+func (s *script) line(n syntax.Node) int { return s.before + int(n.Pos().Line()) }
+
+// readScript reads a shell script, or lines that could stand in one.
+func readScript(h *host, f File) error {
+	s := newScript(h)
 	text := bytes.ReplaceAll(prompts(f.Data), []byte("\r\n"), []byte("\n"))
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(bytes.NewReader(text), "")
 	if err != nil {
@@ -62,7 +87,7 @@ func readScript(h *host, f File) error {
 	s.statements(file.Stmts)
 	for name, f := range s.functions {
 		if !s.called[name] {
-			h.skip(int(f.Pos().Line()), "this function is not called, so that its commands are not taken over")
+			h.skip(s.line(f), "this function is not called, so that its commands are not taken over")
 		}
 	}
 	return nil
@@ -122,7 +147,7 @@ func (s *script) statements(stmts []*syntax.Stmt) {
 
 // skip records each line of a node.
 func (s *script) skip(n syntax.Node, reason string) {
-	from, to := int(n.Pos().Line()), int(n.End().Line())
+	from, to := s.line(n), s.before+int(n.End().Line())
 	for line := from; line <= min(to, from+maxLinesOfNode); line++ {
 		if line > len(s.h.lines) || strings.TrimSpace(s.h.lines[line-1]) != "" {
 			s.h.skip(line, reason)
@@ -137,7 +162,7 @@ func (s *script) statement(stmt *syntax.Stmt) {
 	switch c := stmt.Cmd.(type) {
 	case nil:
 	case *syntax.CallExpr:
-		s.call(c, stmt, int(stmt.Pos().Line()))
+		s.call(c, stmt, s.line(stmt))
 	case *syntax.DeclClause:
 		s.assign(c.Args)
 	case *syntax.Block:
@@ -278,10 +303,16 @@ func (h *host) readCommand(fields []string, line int) {
 		h.skip(line, reason)
 	case "nft", "ufw", "firewall-cmd", "iptables-restore", "ip6tables-restore":
 		h.skip(line, reasonFilter)
+	case "uci":
+		h.readUCICommand(fields[1:], line)
 	case "source", ".":
 		h.skip(line, "other files are not read: give them to this command, too")
 	case "set", "shift", "local", "export", "true", ":", "exit", "return", "[", "test", "break", "continue", "trap":
 	default:
+		if strings.HasPrefix(fields[0], "network.") && strings.Contains(fields[0], "=") { // as uci show prints it
+			h.readUCICommand([]string{"set", strings.Join(fields, " ")}, line)
+			return
+		}
 		h.skip(line, reasonOther)
 	}
 }

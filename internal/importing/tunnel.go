@@ -210,7 +210,8 @@ func (h *host) carrier(l *link, ok func(name string) bool) *link {
 func (h *host) assignRoutes() {
 	for _, r := range h.routes {
 		i := slices.IndexFunc(h.order, func(l *link) bool {
-			return slices.ContainsFunc(l.address, func(p netip.Prefix) bool { return r.via.IsValid() && p.Contains(r.via) })
+			return slices.ContainsFunc(l.address, func(p netip.Prefix) bool { return r.via.IsValid() && p.Contains(r.via) }) ||
+				slices.ContainsFunc(l.routes, func(to route) bool { return r.via.IsValid() && to.prefix == netip.PrefixFrom(r.via, r.via.BitLen()) })
 		})
 		if i < 0 {
 			h.skipRoute(r, reasonOtherRoute)
