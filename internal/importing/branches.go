@@ -1,6 +1,8 @@
 package importing
 
 import (
+	"path"
+	"sixfour/internal/importing/host"
 	"slices"
 
 	"mvdan.cc/sh/v3/syntax"
@@ -46,9 +48,11 @@ func (s *script) shows(stmt *syntax.Stmt) bool {
 	if len(fields) == 0 {
 		return false
 	}
-	switch base(fields[0]) {
+	switch path.Base(fields[0]) {
 	case "ip":
-		return slices.ContainsFunc(fields[1:], func(f string) bool { return isWord(f, "show", 2) || isWord(f, "list", 2) || f == "ls" || f == "get" })
+		return slices.ContainsFunc(fields[1:], func(f string) bool {
+			return host.IsWord(f, "show", 2) || host.IsWord(f, "list", 2) || f == "ls" || f == "get"
+		})
 	case "[", "test", "lsmod", "grep", "command", "which":
 		return true
 	}
@@ -72,10 +76,10 @@ func (s *script) condition(c *syntax.IfClause) {
 			}
 			continue
 		}
-		before := s.h.commands
+		before := s.r.Commands()
 		s.statements(c.Then)
-		if !known && s.h.commands > before {
-			s.h.skip(s.line(c), "whether this condition holds is not known: the commands after it are read as if it did")
+		if !known && s.r.Commands() > before {
+			s.r.Skip(s.line(c), "whether this condition holds is not known: the commands after it are read as if it did")
 		}
 		for c = c.Else; c != nil; c = c.Else {
 			for _, stmt := range c.Then {

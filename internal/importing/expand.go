@@ -93,7 +93,7 @@ func (s *script) assign(all []*syntax.Assign) {
 			continue
 		}
 		name := a.Name.Value
-		if _, given := s.h.options.Set[name]; given {
+		if _, given := s.r.options.Set[name]; given {
 			continue
 		}
 		switch {

@@ -38,15 +38,15 @@ func (s *stanza) get(keys ...string) string {
 var stanzaWords = []string{"auto", "allow-hotplug", "allow-auto", "mapping", "source", "source-directory", "no-auto-down", "no-scripts", "rename", "template"}
 
 // readIfupdown reads /etc/network/interfaces.
-func readIfupdown(h *host, f File) error {
+func readIfupdown(r *reader, f File) error {
 	var all []*stanza
 	var now *stanza
-	for i := 0; i < len(h.lines); i++ {
+	for i := 0; i < len(r.Lines()); i++ {
 		line := i + 1
-		text := strings.TrimSpace(h.lines[i])
-		for strings.HasSuffix(text, `\`) && i+1 < len(h.lines) {
+		text := strings.TrimSpace(r.Lines()[i])
+		for strings.HasSuffix(text, `\`) && i+1 < len(r.Lines()) {
 			i++
-			text = strings.TrimSuffix(text, `\`) + " " + strings.TrimSpace(h.lines[i])
+			text = strings.TrimSuffix(text, `\`) + " " + strings.TrimSpace(r.Lines()[i])
 		}
 		fields := strings.Fields(text)
 		switch {
@@ -56,13 +56,13 @@ func readIfupdown(h *host, f File) error {
 			all = append(all, now)
 		case fields[0] == "iface":
 			now = nil
-			h.skip(line, "a stanza has the form iface NAME inet|inet6 METHOD")
+			r.Skip(line, "a stanza has the form iface NAME inet|inet6 METHOD")
 		case fields[0] == "source" || fields[0] == "source-directory":
 			now = nil
-			h.skip(line, "other files are not read: give them to this command, too")
+			r.Skip(line, "other files are not read: give them to this command, too")
 		case slices.Contains(stanzaWords, fields[0]):
 			if fields[0] == "mapping" {
-				h.skip(line, reasonOther)
+				r.Skip(line, reasonOther)
 			}
 			now = nil
 		case now != nil:
@@ -72,11 +72,11 @@ func readIfupdown(h *host, f File) error {
 			}
 			now.options = append(now.options, option{strings.ReplaceAll(key, "_", "-"), strings.TrimSpace(value), line})
 		default:
-			h.skip(line, reasonOther)
+			r.Skip(line, reasonOther)
 		}
 	}
 	for _, s := range all {
-		h.readStanza(s)
+		r.readStanza(s)
 	}
 	return nil
 }
@@ -87,13 +87,13 @@ var methods = map[string]string{"v4tunnel": "sit", "6to4": "sit", "tunnel": ""}
 // tunnelOptions are options of tunnels with the parameter of ip tunnel.
 var tunnelOptions = map[string]string{"endpoint": "remote", "dstaddr": "remote", "remote": "remote", "local": "local", "ttl": "ttl", "tos": "tos", "key": "key", "ikey": "ikey", "okey": "okey"}
 
-func (h *host) readStanza(s *stanza) {
+func (r *reader) readStanza(s *stanza) {
 	variables := map[string]string{"IFACE": s.name, "METHOD": s.method, "MODE": "start", "LOGICAL": s.name}
 	used := map[string]bool{}
 	run := func(keys ...string) {
 		for _, o := range s.options {
 			if slices.Contains(keys, o.key) {
-				h.readCommands(o.value, o.line, variables)
+				r.readCommands(o.value, o.line, variables)
 				used[o.key] = true
 			}
 		}
@@ -115,30 +115,30 @@ func (h *host) readStanza(s *stanza) {
 				used[o.key] = true
 			}
 		}
-		h.readIP(args, s.line)
+		r.ReadIP(args, s.line)
 	}
-	if h.links[s.name] == nil {
-		h.skip(s.line, "an interface that is no tunnel: keep it")
+	if r.Find(s.name) == nil {
+		r.Skip(s.line, "an interface that is no tunnel: keep it")
 		for _, o := range s.options {
 			if !used[o.key] {
-				h.skip(o.line, "an interface that is no tunnel: keep it")
+				r.Skip(o.line, "an interface that is no tunnel: keep it")
 			}
 		}
 		return
 	}
-	h.addressOfStanza(s, used)
+	r.addressOfStanza(s, used)
 	run("up", "post-up")
 	for _, o := range s.options {
 		switch {
 		case used[o.key] || o.key == "down" || o.key == "pre-down" || o.key == "post-down":
 		default:
-			h.skip(o.line, "there is no such setting here")
+			r.Skip(o.line, "there is no such setting here")
 		}
 	}
 }
 
 // addressOfStanza reads the addresses, the gateway and the MTU.
-func (h *host) addressOfStanza(s *stanza, used map[string]bool) {
+func (r *reader) addressOfStanza(s *stanza, used map[string]bool) {
 	family := "-4"
 	if s.family == "inet6" {
 		family = "-6"
@@ -147,9 +147,9 @@ func (h *host) addressOfStanza(s *stanza, used map[string]bool) {
 		if a, err := netip.ParseAddr(s.get("local")); err == nil && a.Is4() {
 			b := a.As4()
 			six := netip.AddrFrom16([16]byte{0x20, 0x02, b[0], b[1], b[2], b[3], 15: 1})
-			h.readIP([]string{family, "addr", "add", six.String() + "/16", "dev", s.name}, s.line)
+			r.ReadIP([]string{family, "addr", "add", six.String() + "/16", "dev", s.name}, s.line)
 		} else {
-			h.skip(s.line, "6to4 needs the address local here")
+			r.Skip(s.line, "6to4 needs the address local here")
 		}
 	}
 	for _, o := range s.options {
@@ -174,7 +174,7 @@ func (h *host) addressOfStanza(s *stanza, used map[string]bool) {
 		}
 		used[o.key] = true
 		if args != nil {
-			h.readIP(args, o.line)
+			r.ReadIP(args, o.line)
 		}
 	}
 }

@@ -2,8 +2,8 @@
 // of iproute2 and the scripts that contain them, and configuration files. What the result
 // does not have is listed, line by line, with the reason.
 //
-// A reader of each format fills a host with links, which are described as Linux describes
-// them. The rest is common: links become tunnels, and the result is checked.
+// A reader of each format describes the tunnels with the commands and parameters of iproute2,
+// from which package host makes the result.
 package importing
 
 import (
@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"sixfour/internal/importing/host"
 )
 
 // File is an input with the name that messages use.
@@ -25,26 +27,28 @@ type Options struct {
 	Set    map[string]string // values of a script's variables
 }
 
-// Note says why lines of the input are not in the result, or only in part.
-type Note struct {
-	File   string `json:"file,omitempty"`
-	Line   int    `json:"line,omitempty"` // from 1; 0: none in particular
-	Text   string `json:"text,omitempty"` // of the line
-	Reason string `json:"reason"`
+// reader reads inputs into a host.
+type reader struct {
+	*host.Host
+	options Options
+	later   []func() // what is read when all links are known
+	uci     []*uciSection
 }
 
-// Result is a configuration file, and what it does not have of the input.
-type Result struct {
-	Config  string   `json:"config"`
-	Tunnels []string `json:"tunnels"` // names
-	Notes   []Note   `json:"notes"`
+// afterwards reads something when the links of all files are known.
+func (r *reader) afterwards(read func()) {
+	resume := r.Resume()
+	r.later = append(r.later, func() {
+		resume()
+		read()
+	})
 }
 
 // format is a format of inputs.
 type format struct {
 	name  string
 	meant func([]byte) bool // whether an input seems to be in this format
-	read  func(*host, File) error
+	read  func(*reader, File) error
 }
 
 // formats are all formats in the order in which they are tried. The last one accepts
@@ -70,29 +74,29 @@ const maxSize = 4 << 20
 
 // Import reads inputs that belong together, such as the files of a directory. An error means
 // that an input cannot be read at all.
-func Import(files []File, o Options) (Result, error) {
-	h := &host{links: map[string]*link{}, noted: map[Note]bool{}, options: o}
+func Import(files []File, o Options) (host.Result, error) {
+	r := &reader{Host: host.New(), options: o}
 	for _, f := range files {
 		if len(f.Data) > maxSize {
-			return Result{}, fmt.Errorf("%s: larger than %d MiB, too large for a configuration", f.Name, maxSize>>20)
+			return host.Result{}, fmt.Errorf("%s: larger than %d MiB, too large for a configuration", f.Name, maxSize>>20)
 		}
 		if bytes.IndexByte(f.Data, 0) >= 0 {
-			return Result{}, fmt.Errorf("%s: not a text", f.Name)
+			return host.Result{}, fmt.Errorf("%s: not a text", f.Name)
 		}
-		h.begin(f)
+		r.Begin(f.Name, f.Data)
 		i := slices.IndexFunc(formats, func(known format) bool {
 			return known.name == o.Format || o.Format == "" && known.meant(f.Data)
 		})
 		if i < 0 {
-			return Result{}, fmt.Errorf("there is no format %q: choose %s", o.Format, strings.Join(Formats(), ", "))
+			return host.Result{}, fmt.Errorf("there is no format %q: choose %s", o.Format, strings.Join(Formats(), ", "))
 		}
-		if err := formats[i].read(h, f); err != nil {
-			return Result{}, fmt.Errorf("%s: %w", f.Name, err)
+		if err := formats[i].read(r, f); err != nil {
+			return host.Result{}, fmt.Errorf("%s: %w", f.Name, err)
 		}
 	}
-	h.finishUCI()
-	for _, read := range h.later {
+	r.finishUCI()
+	for _, read := range r.later {
 		read()
 	}
-	return h.result(), nil
+	return r.Result(), nil
 }

@@ -2,6 +2,7 @@ package importing
 
 import (
 	"regexp"
+	"sixfour/internal/importing/host"
 	"slices"
 	"strings"
 
@@ -52,7 +53,7 @@ func items(n *yaml.Node) []*yaml.Node {
 }
 
 // readNetplan reads the tunnels of a netplan file.
-func readNetplan(h *host, f File) error {
+func readNetplan(r *reader, f File) error {
 	var document yaml.Node
 	if err := yaml.Unmarshal(f.Data, &document); err != nil {
 		return err
@@ -62,7 +63,7 @@ func readNetplan(h *host, f File) error {
 	}
 	for _, top := range entries(document.Content[0]) {
 		if top.key != "network" {
-			h.skip(top.line, reasonOther)
+			r.Skip(top.line, reasonOther)
 			continue
 		}
 		for _, e := range entries(top.value) {
@@ -70,10 +71,10 @@ func readNetplan(h *host, f File) error {
 			case "version", "renderer":
 			case "tunnels":
 				for _, t := range entries(e.value) {
-					h.readNetplanTunnel(t)
+					r.readNetplanTunnel(t)
 				}
 			default:
-				h.skip(e.line, "interfaces that are no tunnels: keep them")
+				r.Skip(e.line, "interfaces that are no tunnels: keep them")
 			}
 		}
 	}
@@ -83,7 +84,7 @@ func readNetplan(h *host, f File) error {
 // parametersOfNetplan are the keys of tunnels with the parameters of ip tunnel.
 var parametersOfNetplan = map[string]string{"local": "local", "remote": "remote", "ttl": "ttl"}
 
-func (h *host) readNetplanTunnel(t entry) {
+func (r *reader) readNetplanTunnel(t entry) {
 	var mode string
 	args := []string{}
 	for _, e := range entries(t.value) {
@@ -96,35 +97,35 @@ func (h *host) readNetplanTunnel(t entry) {
 			args = append(args, keysOfNetplan(e.value)...)
 		}
 	}
-	var l *link
-	if _, ok := kinds[mode]; ok {
-		l = h.addLink(append([]string{"tunnel", "add", "name", t.key, "mode", mode}, args...), t.line)
+	var l *host.Link
+	if _, ok := host.Kinds[mode]; ok {
+		l = r.Add(t.line, append([]string{"tunnel", "add", "name", t.key, "mode", mode}, args...)...)
 	} else {
-		l = h.addLink([]string{"link", "add", "name", t.key, "type", mode}, t.line)
+		l = r.Add(t.line, "link", "add", "name", t.key, "type", mode)
 	}
 	if l == nil {
 		return
 	}
 	for _, e := range entries(t.value) {
 		switch {
-		case e.key == "mode" || e.key == "key" || e.key == "keys" || parametersOfNetplan[e.key] != "" || unsupported[l.kind] != "":
+		case e.key == "mode" || e.key == "key" || e.key == "keys" || parametersOfNetplan[e.key] != "" || !l.Supported():
 		case e.key == "addresses":
 			for _, a := range items(e.value) {
 				if inner := entries(a); len(inner) > 0 { // an address with options
 					a = &yaml.Node{Value: inner[0].key, Line: inner[0].line}
 				}
-				h.readIP([]string{"addr", "add", a.Value, "dev", l.name}, a.Line)
+				r.ReadIP([]string{"addr", "add", a.Value, "dev", l.Name}, a.Line)
 			}
 		case e.key == "gateway4" || e.key == "gateway6":
-			h.readIP([]string{"route", "add", "default", "via", e.value.Value, "dev", l.name}, e.line)
+			r.ReadIP([]string{"route", "add", "default", "via", e.value.Value, "dev", l.Name}, e.line)
 		case e.key == "mtu":
-			h.readIP([]string{"link", "set", l.name, "mtu", e.value.Value}, e.line)
+			r.ReadIP([]string{"link", "set", l.Name, "mtu", e.value.Value}, e.line)
 		case e.key == "routes":
-			for _, r := range items(e.value) {
-				h.routeOfNetplan(l, r)
+			for _, route := range items(e.value) {
+				r.routeOfNetplan(l, route)
 			}
 		default:
-			h.skip(e.line, "there is no such setting here")
+			r.Skip(e.line, "there is no such setting here")
 		}
 	}
 }
@@ -145,7 +146,7 @@ func keysOfNetplan(n *yaml.Node) (args []string) {
 	return args
 }
 
-func (h *host) routeOfNetplan(l *link, n *yaml.Node) {
+func (r *reader) routeOfNetplan(l *host.Link, n *yaml.Node) {
 	args := []string{"route", "add"}
 	var to, via string
 	for _, e := range entries(n) {
@@ -159,11 +160,11 @@ func (h *host) routeOfNetplan(l *link, n *yaml.Node) {
 			args = append(args, e.key, e.value.Value)
 		case "on-link", "scope":
 		default:
-			h.skip(e.line, "there is no such setting here")
+			r.Skip(e.line, "there is no such setting here")
 		}
 	}
 	if strings.Contains(via, ":") {
 		args = append([]string{"-6"}, args...)
 	}
-	h.readIP(append(args, "to", to, "dev", l.name), n.Line)
+	r.ReadIP(append(args, "to", to, "dev", l.Name), n.Line)
 }

@@ -3,6 +3,7 @@ package importing
 import (
 	"path"
 	"regexp"
+	"sixfour/internal/importing/host"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,16 +31,16 @@ func (s *section) get(key string) string {
 
 // readINI reads sections as systemd writes them: the same key may be there several times,
 // and "\" at the end continues a line.
-func (h *host) readINI() (all []*section) {
-	for i := 0; i < len(h.lines); i++ {
+func (r *reader) readINI() (all []*section) {
+	for i := 0; i < len(r.Lines()); i++ {
 		line := i + 1
-		text := strings.TrimSpace(h.lines[i])
+		text := strings.TrimSpace(r.Lines()[i])
 		if text == "" || text[0] == '#' || text[0] == ';' {
 			continue
 		}
-		for strings.HasSuffix(text, `\`) && i+1 < len(h.lines) {
+		for strings.HasSuffix(text, `\`) && i+1 < len(r.Lines()) {
 			i++
-			text = strings.TrimSuffix(text, `\`) + " " + strings.TrimSpace(h.lines[i])
+			text = strings.TrimSuffix(text, `\`) + " " + strings.TrimSpace(r.Lines()[i])
 		}
 		if text[0] == '[' && strings.HasSuffix(text, "]") {
 			all = append(all, &section{name: text[1 : len(text)-1], line: line})
@@ -47,7 +48,7 @@ func (h *host) readINI() (all []*section) {
 		}
 		key, value, ok := strings.Cut(text, "=")
 		if !ok || len(all) == 0 {
-			h.skip(line, "it is neither a section nor KEY=VALUE")
+			r.Skip(line, "it is neither a section nor KEY=VALUE")
 			continue
 		}
 		last := all[len(all)-1]
@@ -57,23 +58,23 @@ func (h *host) readINI() (all []*section) {
 }
 
 // skipSections records that sections are not taken over.
-func (h *host) skipSections(all []*section, reason string) {
+func (r *reader) skipSections(all []*section, reason string) {
 	for _, s := range all {
-		h.skip(s.line, reason)
+		r.Skip(s.line, reason)
 		for _, o := range s.options {
-			h.skip(o.line, reason)
+			r.Skip(o.line, reason)
 		}
 	}
 }
 
 // readNetworkd reads a .netdev or .network file of systemd-networkd.
-func readNetworkd(h *host, f File) error {
-	all := h.readINI()
+func readNetworkd(r *reader, f File) error {
+	all := r.readINI()
 	if slices.ContainsFunc(all, func(s *section) bool { return s.name == "NetDev" }) {
-		h.readNetdev(all)
+		r.readNetdev(all)
 		return nil
 	}
-	h.afterwards(func() { h.readNetwork(all) })
+	r.afterwards(func() { r.readNetwork(all) })
 	return nil
 }
 
@@ -84,7 +85,7 @@ var parametersOfNetdev = map[string]string{
 	"ipv6rapiddeploymentprefix": "6rd-prefix",
 }
 
-func (h *host) readNetdev(all []*section) {
+func (r *reader) readNetdev(all []*section) {
 	var name, kind string
 	line := 0
 	for _, s := range all {
@@ -94,14 +95,14 @@ func (h *host) readNetdev(all []*section) {
 	}
 	switch {
 	case kind == "fou":
-		h.readFOU(all)
+		r.readFOU(all)
 		return
-	case !kindOfTunnel(kind):
-		h.skipSections(all, "an interface that is no tunnel: keep it")
+	case !host.IsTunnel(kind):
+		r.skipSections(all, "an interface that is no tunnel: keep it")
 		return
 	}
 	args := []string{"link", "add", "name", name, "type", kind}
-	l := h.addLink(args, line)
+	l := r.Add(line, args...)
 	if l == nil {
 		return
 	}
@@ -109,79 +110,71 @@ func (h *host) readNetdev(all []*section) {
 		for _, o := range s.options {
 			switch s.name {
 			case "NetDev":
-				h.netdevOption(l, o)
+				r.netdevOption(l, o)
 			case "Tunnel":
-				h.tunnelOption(l, o)
+				r.tunnelOption(l, s, o)
 			case "Match":
 			default:
-				h.skip(o.line, "there is no such setting here")
+				r.Skip(o.line, "there is no such setting here")
 			}
 		}
 	}
 }
 
-// addLink reads a command that makes a link, and returns this.
-func (h *host) addLink(args []string, line int) *link {
-	before := len(h.order)
-	h.readIP(args, line)
-	if len(h.order) == before {
-		return nil
-	}
-	return h.order[len(h.order)-1]
-}
-
-func (h *host) netdevOption(l *link, o option) {
+func (r *reader) netdevOption(l *host.Link, o option) {
 	switch strings.ToLower(o.key) {
 	case "name", "kind", "description":
 	case "mtubytes":
-		h.readIP([]string{"link", "set", l.name, "mtu", o.value}, o.line)
+		r.ReadIP([]string{"link", "set", l.Name, "mtu", o.value}, o.line)
 	default:
-		h.skip(o.line, "there is no such setting here")
+		r.Skip(o.line, "there is no such setting here")
 	}
 }
 
-func (h *host) tunnelOption(l *link, o option) {
-	c := &command{h: h, line: o.line}
+func (r *reader) tunnelOption(l *host.Link, s *section, o option) {
+	var args []string
 	key, value := strings.ToLower(o.key), o.value
 	yes := slices.Contains([]string{"yes", "true", "on", "1"}, strings.ToLower(value))
 	switch {
 	case key == "local" && slices.Contains([]string{"ipv4_ll", "ipv6_ll", "dhcp4", "dhcp6", "slaac"}, value):
-		h.skip(o.line, "the local address is the one that routing chooses")
+		r.Skip(o.line, "the local address is the one that routing chooses")
 		return
 	case key == "ipv6flowlabel" && value != "inherit":
-		c.number(l, &l.header, "flow_label", value)
-		return
+		if n, err := strconv.ParseUint(value, 0, 20); err == nil { // decimal here
+			value = strconv.FormatUint(n, 16)
+		}
+		args = []string{"flowlabel", value}
 	case key == "tos": // decimal here
 		if n, err := strconv.ParseUint(value, 10, 8); err == nil {
 			value = strconv.FormatUint(n, 16)
 		}
-		c.args = []string{"tos", value}
+		args = []string{"tos", value}
 	case parametersOfNetdev[key] != "":
-		c.args = []string{parametersOfNetdev[key], value}
+		args = []string{parametersOfNetdev[key], value}
 	case key == "discoverpathmtu" && !yes:
-		c.args = []string{"nopmtudisc"}
+		args = []string{"nopmtudisc"}
 	case key == "ignoredontfragment" && yes:
-		c.args = []string{"ignore-df"}
+		args = []string{"ignore-df"}
 	case key == "serializetunneledpackets" && yes:
-		c.args = []string{"seq"}
+		args = []string{"seq"}
 	case key == "isatap" && yes:
-		c.args = []string{"mode", "isatap"}
+		args = []string{"mode", "isatap"}
 	case key == "foooverudp" && yes:
-		if l.udp.get("encap") == "" {
-			c.args = []string{"encap", "fou"}
+		if s.get("Encapsulation") == "" {
+			args = []string{"encap", "fou"}
 		}
 	case key == "encapsulation":
-		c.args = []string{"encap", map[string]string{"FooOverUDP": "fou", "GenericUDPEncapsulation": "gue"}[value]}
+		args = []string{"encap", map[string]string{"FooOverUDP": "fou", "GenericUDPEncapsulation": "gue"}[value]}
 	case slices.Contains([]string{"discoverpathmtu", "ignoredontfragment", "serializetunneledpackets", "isatap", "foooverudp", "independent", "assigntoloopback", "copydscp", "allowlocalremote"}, key):
 	default:
-		h.skip(o.line, "there is no such setting here")
+		r.Skip(o.line, "there is no such setting here")
 		return
 	}
-	c.parameters(l)
+	r.Set(l, o.line, args...)
 }
 
 // readFOU reads a .netdev file of the kind fou, a port.
-func (h *host) readFOU(all []*section) {
+func (r *reader) readFOU(all []*section) {
 	for _, s := range all {
 		if s.name != "FooOverUDP" {
 			continue
@@ -192,32 +185,32 @@ func (h *host) readFOU(all []*section) {
 		} else {
 			args = append(args, "ipproto", s.get("Protocol"))
 		}
-		h.readIP(args, s.line)
+		r.ReadIP(args, s.line)
 	}
 }
 
 // readNetwork reads a .network file.
-func (h *host) readNetwork(all []*section) {
-	matching := h.matching(all)
+func (r *reader) readNetwork(all []*section) {
+	matching := r.matching(all)
 	if len(matching) == 0 {
-		h.skipSections(all, "an interface that is no tunnel: keep it")
+		r.skipSections(all, "an interface that is no tunnel: keep it")
 		return
 	}
 	for _, l := range matching {
 		for _, s := range all {
-			h.sectionOfNetwork(l, s)
+			r.sectionOfNetwork(l, s)
 		}
 	}
 }
 
-func (h *host) matching(all []*section) (links []*link) {
+func (r *reader) matching(all []*section) (links []*host.Link) {
 	for _, s := range all {
 		if s.name != "Match" {
 			continue
 		}
 		for _, pattern := range strings.Fields(s.get("Name")) {
-			for _, l := range h.order {
-				if ok, err := path.Match(pattern, l.name); ok && err == nil && !slices.Contains(links, l) {
+			for _, l := range r.Links() {
+				if ok, err := path.Match(pattern, l.Name); ok && err == nil && !slices.Contains(links, l) {
 					links = append(links, l)
 				}
 			}
@@ -226,37 +219,37 @@ func (h *host) matching(all []*section) (links []*link) {
 	return links
 }
 
-func (h *host) sectionOfNetwork(l *link, s *section) {
+func (r *reader) sectionOfNetwork(l *host.Link, s *section) {
 	switch s.name {
 	case "Match":
 		return
 	case "Route":
-		h.routeOfNetwork(l, s)
+		r.routeOfNetwork(l, s)
 		return
 	}
 	for _, o := range s.options {
 		switch s.name + "." + o.key {
 		case "Network.Address", "Address.Address":
-			args := []string{"addr", "add", o.value, "dev", l.name}
+			args := []string{"addr", "add", o.value, "dev", l.Name}
 			if peer := s.get("Peer"); peer != "" {
 				args = append(args, "peer", peer)
 			}
-			h.readIP(args, o.line)
+			r.ReadIP(args, o.line)
 		case "Network.Gateway":
-			h.readIP([]string{"route", "add", "default", "via", o.value, "dev", l.name}, o.line)
+			r.ReadIP([]string{"route", "add", "default", "via", o.value, "dev", l.Name}, o.line)
 		case "Link.MTUBytes":
-			h.readIP([]string{"link", "set", l.name, "mtu", o.value}, o.line)
+			r.ReadIP([]string{"link", "set", l.Name, "mtu", o.value}, o.line)
 		case "Network.Description", "Address.Peer", "Network.DefaultRouteOnDevice":
 			if strings.HasPrefix(o.key, "DefaultRoute") && o.value != "no" && o.value != "false" {
-				h.readIP([]string{"route", "add", "default", "dev", l.name}, o.line)
+				r.ReadIP([]string{"route", "add", "default", "dev", l.Name}, o.line)
 			}
 		default:
-			h.skip(o.line, "there is no such setting here")
+			r.Skip(o.line, "there is no such setting here")
 		}
 	}
 }
 
-func (h *host) routeOfNetwork(l *link, s *section) {
+func (r *reader) routeOfNetwork(l *host.Link, s *section) {
 	destination, six := s.get("Destination"), strings.Contains(s.get("Gateway"), ":")
 	if destination == "" {
 		destination = "default"
@@ -273,8 +266,8 @@ func (h *host) routeOfNetwork(l *link, s *section) {
 		case "Metric", "Table", "MTUBytes":
 			args = append(args, strings.TrimSuffix(strings.ToLower(o.key), "bytes"), o.value)
 		default:
-			h.skip(o.line, "there is no such setting here")
+			r.Skip(o.line, "there is no such setting here")
 		}
 	}
-	h.readIP(append(args, "dev", l.name), s.line)
+	r.ReadIP(append(args, "dev", l.Name), s.line)
 }

@@ -3,6 +3,7 @@ package importing
 import (
 	"bytes"
 	"errors"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,7 +33,7 @@ const (
 // script is a shell script that is being read. Its commands are not run: those of tunnels
 // are taken from it, with the values that its variables have in the text.
 type script struct {
-	h         *host
+	r         *reader
 	variables map[string]expand.Variable
 	unknown   map[string]string // variables without a value, with the reason
 	functions map[string]*syntax.FuncDecl
@@ -42,9 +43,9 @@ type script struct {
 	depth     int
 }
 
-func newScript(h *host) *script {
-	s := &script{h: h, variables: map[string]expand.Variable{}, unknown: map[string]string{}, functions: map[string]*syntax.FuncDecl{}, called: map[string]bool{}}
-	for name, value := range h.options.Set {
+func newScript(r *reader) *script {
+	s := &script{r: r, variables: map[string]expand.Variable{}, unknown: map[string]string{}, functions: map[string]*syntax.FuncDecl{}, called: map[string]bool{}}
+	for name, value := range r.options.Set {
 		s.set(name, value)
 	}
 	return s
@@ -52,15 +53,15 @@ func newScript(h *host) *script {
 
 // readCommands reads commands that stand in a line of another format, with the values of
 // some variables.
-func (h *host) readCommands(text string, line int, variables map[string]string) {
-	s := newScript(h)
+func (r *reader) readCommands(text string, line int, variables map[string]string) {
+	s := newScript(r)
 	for name, value := range variables {
 		s.set(name, value)
 	}
 	s.before = line - 1
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), "")
 	if err != nil {
-		h.skip(line, "the shell would not understand this")
+		r.Skip(line, "the shell would not understand this")
 		return
 	}
 	s.statements(file.Stmts)
@@ -70,8 +71,8 @@ func (h *host) readCommands(text string, line int, variables map[string]string) 
 func (s *script) line(n syntax.Node) int { return s.before + int(n.Pos().Line()) }
 
 // readScript reads a shell script, or lines that could stand in one.
-func readScript(h *host, f File) error {
-	s := newScript(h)
+func readScript(r *reader, f File) error {
+	s := newScript(r)
 	text := bytes.ReplaceAll(prompts(f.Data), []byte("\r\n"), []byte("\n"))
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(bytes.NewReader(text), "")
 	if err != nil {
@@ -79,7 +80,7 @@ func readScript(h *host, f File) error {
 		if !errors.As(err, &wrong) {
 			return err
 		}
-		h.skip(int(wrong.Pos.Line()), "the shell would not understand this: "+wrong.Text)
+		r.Skip(int(wrong.Pos.Line()), "the shell would not understand this: "+wrong.Text)
 		s.lineByLine(text)
 		return nil
 	}
@@ -87,7 +88,7 @@ func readScript(h *host, f File) error {
 	s.statements(file.Stmts)
 	for name, f := range s.functions {
 		if !s.called[name] {
-			h.skip(s.line(f), "this function is not called, so that its commands are not taken over")
+			r.Skip(s.line(f), "this function is not called, so that its commands are not taken over")
 		}
 	}
 	return nil
@@ -113,7 +114,7 @@ func (s *script) lineByLine(text []byte) {
 		file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(strings.Repeat("\n", min(i, 1))+line), "")
 		if err != nil || len(file.Stmts) == 0 {
 			if trimmed := strings.TrimSpace(line); trimmed != "" && trimmed[0] != '#' {
-				s.h.skip(i+1, "it cannot be read by itself")
+				s.r.Skip(i+1, "it cannot be read by itself")
 			}
 			continue
 		}
@@ -121,7 +122,7 @@ func (s *script) lineByLine(text []byte) {
 			if call, ok := stmt.Cmd.(*syntax.CallExpr); ok {
 				s.call(call, stmt, i+1)
 			} else {
-				s.h.skip(i+1, "it cannot be read by itself")
+				s.r.Skip(i+1, "it cannot be read by itself")
 			}
 		}
 	}
@@ -149,8 +150,8 @@ func (s *script) statements(stmts []*syntax.Stmt) {
 func (s *script) skip(n syntax.Node, reason string) {
 	from, to := s.line(n), s.before+int(n.End().Line())
 	for line := from; line <= min(to, from+maxLinesOfNode); line++ {
-		if line > len(s.h.lines) || strings.TrimSpace(s.h.lines[line-1]) != "" {
-			s.h.skip(line, reason)
+		if line > len(s.r.Lines()) || strings.TrimSpace(s.r.Lines()[line-1]) != "" {
+			s.r.Skip(line, reason)
 		}
 	}
 }
@@ -193,7 +194,7 @@ func (s *script) statement(stmt *syntax.Stmt) {
 // call reads a simple command.
 func (s *script) call(c *syntax.CallExpr, stmt *syntax.Stmt, line int) {
 	if s.commands++; s.commands > maxCommands {
-		s.h.skip(line, "the script runs too many commands: the rest is not read")
+		s.r.Skip(line, "the script runs too many commands: the rest is not read")
 		return
 	}
 	if len(c.Args) == 0 {
@@ -202,10 +203,10 @@ func (s *script) call(c *syntax.CallExpr, stmt *syntax.Stmt, line int) {
 	}
 	fields, reason := s.fields(c.Args)
 	if reason != "" {
-		if name := base(c.Args[0].Lit()); slices.Contains([]string{"echo", "printf", "log", "exit", "return", "sleep"}, name) {
+		if name := path.Base(c.Args[0].Lit()); slices.Contains([]string{"echo", "printf", "log", "exit", "return", "sleep"}, name) {
 			reason = reasonOther
 		}
-		s.h.skip(line, reason)
+		s.r.Skip(line, reason)
 		return
 	}
 	for len(fields) > 0 && (fields[0] == "sudo" || fields[0] == "command" || fields[0] == "exec" || fields[0] == "nohup" || fields[0] == "busybox" || strings.HasPrefix(fields[0], "-")) {
@@ -218,11 +219,11 @@ func (s *script) call(c *syntax.CallExpr, stmt *syntax.Stmt, line int) {
 		s.enter(f, fields[1:], line)
 		return
 	}
-	if batch := heredoc(stmt); batch != nil && base(fields[0]) == "ip" {
+	if batch := heredoc(stmt); batch != nil && path.Base(fields[0]) == "ip" {
 		s.batch(batch, line)
 		return
 	}
-	s.h.readCommand(fields, line)
+	s.r.readCommand(fields, line)
 }
 
 // heredoc returns the text that a command reads from a here document, if it has no
@@ -240,12 +241,12 @@ func heredoc(stmt *syntax.Stmt) *syntax.Word {
 func (s *script) batch(text *syntax.Word, line int) {
 	expanded, err := expand.Document(s.config(), text)
 	if err != nil {
-		s.h.skip(line, s.reason(err))
+		s.r.Skip(line, s.reason(err))
 		return
 	}
 	for i, l := range strings.Split(expanded, "\n") {
 		if fields := strings.Fields(l); len(fields) > 0 && !strings.HasPrefix(fields[0], "#") {
-			s.h.readIP(fields, line+1+i)
+			s.r.ReadIP(fields, line+1+i)
 		}
 	}
 }
@@ -253,7 +254,7 @@ func (s *script) batch(text *syntax.Word, line int) {
 // enter reads the body of a function with its arguments.
 func (s *script) enter(f *syntax.FuncDecl, args []string, line int) {
 	if s.depth >= maxCallDepth {
-		s.h.skip(line, "a function that calls itself is not read")
+		s.r.Skip(line, "a function that calls itself is not read")
 		return
 	}
 	s.called[f.Name.Value] = true
@@ -283,36 +284,36 @@ func (s *script) enter(f *syntax.FuncDecl, args []string, line int) {
 }
 
 // readCommand reads a command of a script, or of a line of another format.
-func (h *host) readCommand(fields []string, line int) {
-	switch name := base(fields[0]); name {
+func (r *reader) readCommand(fields []string, line int) {
+	switch name := path.Base(fields[0]); name {
 	case "ip":
-		h.readIP(fields[1:], line)
+		r.ReadIP(fields[1:], line)
 	case "ifconfig":
-		h.readIfconfig(fields[1:], line)
+		r.ReadIfconfig(fields[1:], line)
 	case "route":
-		h.readRoute(fields[1:], line)
+		r.ReadRoute(fields[1:], line)
 	case "modprobe", "insmod", "rmmod":
-		h.skip(line, reasonModule)
+		r.Skip(line, reasonModule)
 	case "sysctl":
-		h.skip(line, reasonHost)
+		r.Skip(line, reasonHost)
 	case "iptables", "ip6tables":
 		reason := reasonFilter
 		if slices.Contains(fields, "MASQUERADE") {
 			reason = "keep it, or let sixfourd do it: [gateway] has masquerade (docs/gateway.md)"
 		}
-		h.skip(line, reason)
+		r.Skip(line, reason)
 	case "nft", "ufw", "firewall-cmd", "iptables-restore", "ip6tables-restore":
-		h.skip(line, reasonFilter)
+		r.Skip(line, reasonFilter)
 	case "uci":
-		h.readUCICommand(fields[1:], line)
+		r.readUCICommand(fields[1:], line)
 	case "source", ".":
-		h.skip(line, "other files are not read: give them to this command, too")
+		r.Skip(line, "other files are not read: give them to this command, too")
 	case "set", "shift", "local", "export", "true", ":", "exit", "return", "[", "test", "break", "continue", "trap":
 	default:
 		if strings.HasPrefix(fields[0], "network.") && strings.Contains(fields[0], "=") { // as uci show prints it
-			h.readUCICommand([]string{"set", strings.Join(fields, " ")}, line)
+			r.readUCICommand([]string{"set", strings.Join(fields, " ")}, line)
 			return
 		}
-		h.skip(line, reasonOther)
+		r.Skip(line, reasonOther)
 	}
 }

@@ -12,9 +12,9 @@ func isUCI(data []byte) bool { return sectionOfUCI.Match(data) }
 // uciSection is a section of a configuration of OpenWrt.
 type uciSection struct {
 	kind, name string
-	place
-	lines   []string // of the file
-	options []option
+	line       int
+	resume     func() // makes its file the current one
+	options    []option
 }
 
 func (s *uciSection) get(key string) string {
@@ -76,34 +76,34 @@ func uciWords(line string) (words []string, ok bool) {
 }
 
 // readUCI reads /etc/config/network of OpenWrt.
-func readUCI(h *host, f File) error {
+func readUCI(r *reader, f File) error {
 	var now *uciSection
-	for i := range h.lines {
-		words, ok := uciWords(h.lines[i])
+	for i := range r.Lines() {
+		words, ok := uciWords(r.Lines()[i])
 		switch {
 		case !ok:
-			h.skip(i+1, "a quote is not closed")
+			r.Skip(i+1, "a quote is not closed")
 		case len(words) == 0:
 		case words[0] == "config" && (len(words) == 2 || len(words) == 3):
-			now = h.addSection(words[1], strings.Join(words[2:], ""), i+1)
+			now = r.addSection(words[1], strings.Join(words[2:], ""), i+1)
 		case (words[0] == "option" || words[0] == "list") && len(words) == 3 && now != nil:
 			now.options = append(now.options, option{words[1], words[2], i + 1})
 		case words[0] == "package":
 		default:
-			h.skip(i+1, "it is no line of uci")
+			r.Skip(i+1, "it is no line of uci")
 		}
 	}
 	return nil
 }
 
-func (h *host) addSection(kind, name string, line int) *uciSection {
-	s := &uciSection{kind: kind, name: name, place: h.at(line), lines: h.lines}
-	h.uci = append(h.uci, s)
+func (r *reader) addSection(kind, name string, line int) *uciSection {
+	s := &uciSection{kind: kind, name: name, line: line, resume: r.Resume()}
+	r.uci = append(r.uci, s)
 	return s
 }
 
 // readUCICommand reads the arguments of the program uci.
-func (h *host) readUCICommand(args []string, line int) {
+func (r *reader) readUCICommand(args []string, line int) {
 	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
 		args = args[1:]
 	}
@@ -111,27 +111,27 @@ func (h *host) readUCICommand(args []string, line int) {
 		if len(args) > 0 && (args[0] == "commit" || args[0] == "delete") {
 			return
 		}
-		h.skip(line, reasonOther)
+		r.Skip(line, reasonOther)
 		return
 	}
 	path, value, ok := strings.Cut(args[1], "=")
 	parts := strings.Split(path, ".")
 	if !ok || parts[0] != "network" || len(parts) < 2 || len(parts) > 3 {
-		h.skip(line, reasonOther)
+		r.Skip(line, reasonOther)
 		return
 	}
 	if len(parts) == 2 {
-		h.addSection(value, parts[1], line)
+		r.addSection(value, parts[1], line)
 		return
 	}
 	if words, ok := uciWords(value); ok && len(words) > 0 {
 		value = strings.Join(words, " ")
 	}
-	for i := len(h.uci) - 1; i >= 0; i-- {
-		if s := h.uci[i]; s.name == parts[1] {
+	for i := len(r.uci) - 1; i >= 0; i-- {
+		if s := r.uci[i]; s.name == parts[1] {
 			s.options = append(s.options, option{parts[2], value, line})
 			return
 		}
 	}
-	h.skip(line, "there is no section "+parts[1])
+	r.Skip(line, "there is no section "+parts[1])
 }

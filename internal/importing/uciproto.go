@@ -3,6 +3,7 @@ package importing
 import (
 	"cmp"
 	"fmt"
+	"sixfour/internal/importing/host"
 	"slices"
 	"strings"
 )
@@ -12,7 +13,7 @@ import (
 type protocol struct {
 	kind, mode    string
 	local, remote string // options
-	more          func(*host, *link, *uciSection)
+	more          func(*reader, *host.Link, *uciSection)
 }
 
 // protocols are the protocols of OpenWrt that are tunnels.
@@ -33,188 +34,185 @@ var protocols = map[string]protocol{
 var ignoredUCI = []string{"proto", "auto", "disabled", "defaultroute", "ipaddr", "peeraddr", "ip6addr", "peer6addr", "zone", "force_link", "device", "ifname", "name", "peerdns", "delegate", "enabled"}
 
 // finishUCI reads the sections of all files.
-func (h *host) finishUCI() {
-	if len(h.uci) == 0 {
+func (r *reader) finishUCI() {
+	if len(r.uci) == 0 {
 		return
 	}
-	for _, s := range h.uci {
-		h.file, h.lines = s.file, s.lines
+	for _, s := range r.uci {
+		s.resume()
 		if p, ok := protocols[s.get("proto")]; ok && s.kind == "interface" && s.name != "" {
-			h.uciTunnel(s, p)
+			r.uciTunnel(s, p)
 		}
 	}
 	over := map[string]string{} // interfaces with addresses of others
-	for _, s := range h.uci {
+	for _, s := range r.uci {
 		if below, ok := strings.CutPrefix(cmp.Or(s.get("device"), s.get("ifname")), "@"); ok {
 			over[s.name] = below
 		}
 	}
-	for _, s := range h.uci {
-		h.file, h.lines = s.file, s.lines
+	for _, s := range r.uci {
+		s.resume()
 		_, tunnel := protocols[s.get("proto")]
 		name := s.get("interface")
 		if s.kind == "interface" {
 			name = s.name
 		}
-		l := h.links[cmp.Or(over[name], name)]
+		l := r.Find(cmp.Or(over[name], name))
 		switch {
 		case tunnel && s.kind == "interface" && s.name != "":
 		case l != nil && s.kind == "interface" && s.get("proto") == "static":
-			h.uciAddress(l, s)
+			r.uciAddress(l, s)
 		case l != nil && (s.kind == "route" || s.kind == "route6"):
-			h.uciRoute(l, s)
+			r.uciRoute(l, s)
 		case s.get("proto") == "map":
-			h.skipUCI(s, "for map_e and lw4o6 sixfour needs the provider's rules and the prefix that it has delegated: see docs/modes/map_e.md and docs/modes/lw4o6.md")
+			r.skipUCI(s, "for map_e and lw4o6 sixfour needs the provider's rules and the prefix that it has delegated: see docs/modes/map_e.md and docs/modes/lw4o6.md")
 		default:
-			h.skipUCI(s, "it is no tunnel, or of none: keep it")
+			r.skipUCI(s, "it is no tunnel, or of none: keep it")
 		}
 	}
 }
 
-func (h *host) skipUCI(s *uciSection, reason string) {
-	h.skip(s.line, reason)
+func (r *reader) skipUCI(s *uciSection, reason string) {
+	r.Skip(s.line, reason)
 	for _, o := range s.options {
-		h.skip(o.line, reason)
+		r.Skip(o.line, reason)
 	}
 }
 
 // uciTunnel reads an interface that is a tunnel.
-func (h *host) uciTunnel(s *uciSection, p protocol) {
+func (r *reader) uciTunnel(s *uciSection, p protocol) {
 	if s.get("disabled") == "1" || s.get("auto") == "0" {
-		h.skip(s.line, "this interface is not started: the tunnel is taken over nevertheless")
+		r.Skip(s.line, "this interface is not started: the tunnel is taken over nevertheless")
 	}
-	l := h.addLink([]string{"link", "add", "name", s.name, "type", p.kind}, s.line)
-	if l == nil || unsupported[l.kind] != "" {
+	l := r.Add(s.line, "link", "add", "name", s.name, "type", p.kind)
+	if l == nil || !l.Supported() {
 		return
 	}
-	l.mode = p.mode
-	c := &command{h: h, line: s.line}
+	if p.mode != "" {
+		r.Set(l, s.line, "mode", p.mode)
+	}
 	for _, end := range []struct{ word, key string }{{"local", p.local}, {"remote", p.remote}} {
 		if value := s.get(end.key); end.key != "" && value != "" {
-			c.args = []string{end.word, value}
-			c.parameters(l)
+			r.Set(l, s.line, end.word, value)
 		}
 	}
 	for _, o := range s.options {
-		h.uciOption(l, s, p, o)
+		r.uciOption(l, s, p, o)
 	}
 	if p.more != nil {
-		p.more(h, l, s)
+		p.more(r, l, s)
 	}
 }
 
-func (h *host) uciOption(l *link, s *uciSection, p protocol, o option) {
-	c := &command{h: h, line: o.line}
+func (r *reader) uciOption(l *host.Link, s *uciSection, p protocol, o option) {
+	var args []string
 	switch o.key {
 	case "mtu":
-		c.number(l, &l.keys, "mtu", o.value)
+		r.ReadIP([]string{"link", "set", l.Name, "mtu", o.value}, o.line)
 	case "ttl":
-		c.args = []string{"ttl", o.value}
+		args = []string{"ttl", o.value}
 	case "tos":
-		c.args = []string{"tos", o.value}
+		args = []string{"tos", o.value}
 	case "ikey", "okey", "key":
-		c.args = []string{o.key, o.value}
+		args = []string{o.key, o.value}
 	case "encaplimit":
 		if o.value == "ignore" {
 			return
 		}
-		c.args = []string{"encaplimit", o.value}
+		args = []string{"encaplimit", o.value}
 	case "df":
 		if o.value == "0" {
-			c.args = []string{"nopmtudisc"}
+			args = []string{"nopmtudisc"}
 		}
 	case "icsum", "ocsum", "iseqno", "oseqno":
 		if o.value == "1" {
-			c.args = []string{map[string]string{"icsum": "csum", "ocsum": "csum", "iseqno": "seq", "oseqno": "seq"}[o.key]}
+			args = []string{map[string]string{"icsum": "csum", "ocsum": "csum", "iseqno": "seq", "oseqno": "seq"}[o.key]}
 		}
 	case "fwmark":
-		c.args = []string{"fwmark", o.value}
+		args = []string{"fwmark", o.value}
 	case "tunlink":
-		h.skip(o.line, "outer packets go where the host's routing sends them; fwmark and a routing rule can choose an interface")
+		r.Skip(o.line, "outer packets go where the host's routing sends them; fwmark and a routing rule can choose an interface")
 	case "ip6prefix", "ip6prefixlen", "ip4prefixlen", "ip6assign":
 		if s.get("proto") != "6rd" {
-			h.skip(o.line, "addresses for networks behind this host are not given to them here: keep it, or configure them there")
+			r.Skip(o.line, "addresses for networks behind this host are not given to them here: keep it, or configure them there")
 		}
 	case "tunnelid", "username", "password", "updatekey":
-		h.skip(o.line, "the account of a broker, for reports of a new address: see update_url in docs/moving.md; the key belongs into a file")
+		r.Skip(o.line, "the account of a broker, for reports of a new address: see update_url in docs/moving.md; the key belongs into a file")
 	case "metric":
-		h.skip(o.line, "routes have no metric here")
+		r.Skip(o.line, "routes have no metric here")
 	default:
 		if !slices.Contains(ignoredUCI, o.key) {
-			h.skip(o.line, "there is no such setting here")
+			r.Skip(o.line, "there is no such setting here")
 		}
 	}
-	if len(c.args) > 0 {
-		c.parameters(l)
-	}
+	r.Set(l, o.line, args...)
 }
 
-func uci6in4(h *host, l *link, s *uciSection) {
+func uci6in4(r *reader, l *host.Link, s *uciSection) {
 	for _, o := range s.all("ip6addr") {
-		h.readIP([]string{"addr", "add", o.value, "dev", l.name}, o.line)
+		r.ReadIP([]string{"addr", "add", o.value, "dev", l.Name}, o.line)
 	}
-	h.uciDefault(l, s, "::/0")
+	r.uciDefault(l, s, "::/0")
 }
 
 // uciDefault adds the default route, which interfaces have unless they are told otherwise.
-func (h *host) uciDefault(l *link, s *uciSection, prefix string) {
+func (r *reader) uciDefault(l *host.Link, s *uciSection, prefix string) {
 	if s.get("defaultroute") != "0" {
-		h.readIP([]string{"route", "add", prefix, "dev", l.name}, s.line)
+		r.ReadIP([]string{"route", "add", prefix, "dev", l.Name}, s.line)
 	}
 }
 
-func uci6to4(h *host, l *link, s *uciSection) {
-	h.addressOfStanza(&stanza{name: l.name, family: "inet6", method: "6to4", line: s.line, options: []option{{"local", l.local, s.line}}}, map[string]bool{})
-	l.sixrd.relay = "192.88.99.1"
-	h.uciDefault(l, s, "2000::/3")
+func uci6to4(r *reader, l *host.Link, s *uciSection) {
+	r.addressOfStanza(&stanza{name: l.Name, family: "inet6", method: "6to4", line: s.line, options: []option{{"local", l.Local, s.line}}}, map[string]bool{})
+	l.SetRelay("192.88.99.1")
+	r.uciDefault(l, s, "2000::/3")
 }
 
-func uci6rd(h *host, l *link, s *uciSection) {
-	c := &command{h: h, line: s.line}
-	c.args = []string{"6rd-prefix", fmt.Sprintf("%s/%s", s.get("ip6prefix"), s.get("ip6prefixlen"))}
+func uci6rd(r *reader, l *host.Link, s *uciSection) {
+	args := []string{"6rd-prefix", fmt.Sprintf("%s/%s", s.get("ip6prefix"), s.get("ip6prefixlen"))}
 	if n := s.get("ip4prefixlen"); n != "" && n != "0" {
-		c.args = append(c.args, "6rd-relay_prefix", s.get("peeraddr")+"/"+n)
+		args = append(args, "6rd-relay_prefix", s.get("peeraddr")+"/"+n)
 	}
-	c.parameters(l)
-	l.sixrd.relay = s.get("peeraddr")
-	h.uciDefault(l, s, "::/0")
+	r.Set(l, s.line, args...)
+	l.SetRelay(s.get("peeraddr"))
+	r.uciDefault(l, s, "::/0")
 }
 
-func uciDSLite(h *host, l *link, s *uciSection) {
-	h.readIP([]string{"addr", "add", "192.0.0.2/29", "dev", l.name}, s.line)
-	h.uciDefault(l, s, "0.0.0.0/0")
+func uciDSLite(r *reader, l *host.Link, s *uciSection) {
+	r.ReadIP([]string{"addr", "add", "192.0.0.2/29", "dev", l.Name}, s.line)
+	r.uciDefault(l, s, "0.0.0.0/0")
 }
 
 // uciAddress reads a static interface on top of a tunnel.
-func (h *host) uciAddress(l *link, s *uciSection) {
+func (r *reader) uciAddress(l *host.Link, s *uciSection) {
 	for _, key := range []string{"ipaddr", "ip6addr"} {
 		for _, o := range s.all(key) {
 			address := o.value
 			if mask := s.get("netmask"); mask != "" && key == "ipaddr" && !strings.Contains(address, "/") {
 				address += "/" + prefixLength(mask)
 			}
-			h.readIP([]string{"addr", "add", address, "dev", l.name}, o.line)
+			r.ReadIP([]string{"addr", "add", address, "dev", l.Name}, o.line)
 		}
 	}
 	for _, o := range s.options {
 		switch o.key {
 		case "gateway":
-			h.readIP([]string{"-4", "route", "add", "default", "via", o.value, "dev", l.name}, o.line)
+			r.ReadIP([]string{"-4", "route", "add", "default", "via", o.value, "dev", l.Name}, o.line)
 		case "ip6gw":
-			h.readIP([]string{"-6", "route", "add", "default", "via", o.value, "dev", l.name}, o.line)
+			r.ReadIP([]string{"-6", "route", "add", "default", "via", o.value, "dev", l.Name}, o.line)
 		case "proto", "device", "ifname", "ipaddr", "ip6addr", "netmask":
 		default:
-			h.skip(o.line, "there is no such setting here")
+			r.Skip(o.line, "there is no such setting here")
 		}
 	}
 }
 
-func (h *host) uciRoute(l *link, s *uciSection) {
+func (r *reader) uciRoute(l *host.Link, s *uciSection) {
 	target := s.get("target")
 	if mask := s.get("netmask"); mask != "" && !strings.Contains(target, "/") {
 		target += "/" + prefixLength(mask)
 	}
-	args := []string{"route", "add", target, "dev", l.name}
+	args := []string{"route", "add", target, "dev", l.Name}
 	for _, o := range s.options {
 		switch o.key {
 		case "gateway":
@@ -223,5 +221,5 @@ func (h *host) uciRoute(l *link, s *uciSection) {
 			args = append(args, o.key, o.value)
 		}
 	}
-	h.readIP(args, s.line)
+	r.ReadIP(args, s.line)
 }

@@ -1,4 +1,4 @@
-package importing
+package host
 
 import (
 	"errors"
@@ -11,12 +11,27 @@ import (
 	"sixfour/internal/configfile"
 )
 
+// Note says why lines of the input are not in the result, or only in part.
+type Note struct {
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"` // from 1; 0: none in particular
+	Text   string `json:"text,omitempty"` // of the line
+	Reason string `json:"reason"`
+}
+
+// Result is a configuration file, and what it does not have of the input.
+type Result struct {
+	Config  string   `json:"config"`
+	Tunnels []string `json:"tunnels"` // names
+	Notes   []Note   `json:"notes"`
+}
+
 // lineOfTunnel matches how a problem refers to another tunnel, by a line of the result.
 var lineOfTunnel = regexp.MustCompile(`the tunnel of line [0-9]+`)
 
-// result writes the tunnels that pass the check of the configuration, and comments for
+// Result writes the tunnels that pass the check of the configuration, and comments for
 // everything else.
-func (h *host) result() Result {
+func (h *Host) Result() Result {
 	tunnels := h.tunnels()
 	var left []string // texts of tunnels that do not pass
 	for {
@@ -38,7 +53,7 @@ func (h *host) result() Result {
 					if at == 0 {
 						return s
 					}
-					return "tunnel " + tunnels[at-1].link.name
+					return "tunnel " + tunnels[at-1].link.Name
 				})
 			}
 		}
@@ -52,7 +67,7 @@ func (h *host) result() Result {
 			if why, ok := bad[i]; ok {
 				h.about(t.link, "this tunnel is a comment below, because "+why)
 				left = append(left, t.text())
-				if t.link.name == h.gateway {
+				if t.link.Name == h.gateway {
 					h.gateway = ""
 				}
 			} else {
@@ -68,7 +83,7 @@ func (h *host) result() Result {
 }
 
 // write returns the configuration, and the line at which each tunnel begins.
-func (h *host) write(tunnels []tunnel) (text string, begins []int) {
+func (h *Host) write(tunnels []tunnel) (text string, begins []int) {
 	var b strings.Builder
 	lines := 1
 	add := func(s string) {
@@ -99,7 +114,7 @@ func (t *tunnel) text() string {
 	var b strings.Builder
 	line := func(s setting) { fmt.Fprintf(&b, "%-7s = %s\n", s.key, s.value) }
 	b.WriteString("[[tunnel]]\n")
-	line(setting{"name", quote(t.link.name)})
+	line(setting{"name", quote(t.link.Name)})
 	for _, key := range keyOrder {
 		if v := t.keys.get(key); v != "" {
 			line(setting{key, v})
@@ -123,7 +138,7 @@ func (t *tunnel) text() string {
 const maxText = 100
 
 // finished adds the comments.
-func (h *host) finished(text string, tunnels []tunnel, left []string) Result {
+func (h *Host) finished(text string, tunnels []tunnel, left []string) Result {
 	h.sortNotes()
 	var b strings.Builder
 	b.WriteString(text)
@@ -146,7 +161,7 @@ func (h *host) finished(text string, tunnels []tunnel, left []string) Result {
 	}
 	r := Result{Config: b.String(), Tunnels: []string{}, Notes: append([]Note{}, h.notes...)}
 	for _, t := range tunnels {
-		r.Tunnels = append(r.Tunnels, t.link.name)
+		r.Tunnels = append(r.Tunnels, t.link.Name)
 	}
 	return r
 }

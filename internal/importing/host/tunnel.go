@@ -1,4 +1,4 @@
-package importing
+package host
 
 import (
 	"cmp"
@@ -10,12 +10,12 @@ import (
 // layer is one layer of a tunnel: a link, and the mode that it has here.
 type layer struct {
 	mode string
-	link *link
+	link *Link
 }
 
 // tunnel is a [[tunnel]] of the result.
 type tunnel struct {
-	link   *link
+	link   *Link
 	layers []layer // innermost first
 	keys   settings
 	path   settings
@@ -44,9 +44,9 @@ var unsupported = map[string]string{
 }
 
 // modeOf returns the mode for a link; "": none, and the reason is recorded.
-func (h *host) modeOf(l *link) string {
-	if why, ok := unsupported[l.kind]; ok {
-		h.about(l, l.kind+": "+why)
+func (h *Host) modeOf(l *Link) string {
+	if why, ok := unsupported[l.Kind]; ok {
+		h.about(l, l.Kind+": "+why)
 		return ""
 	}
 	needsRemote := func(mode string) string {
@@ -56,7 +56,7 @@ func (h *host) modeOf(l *link) string {
 		}
 		return mode
 	}
-	switch l.kind {
+	switch l.Kind {
 	case "sit":
 		return h.modeOfSIT(l, needsRemote)
 	case "ipip":
@@ -73,11 +73,11 @@ func (h *host) modeOf(l *link) string {
 	case "ip6gre":
 		return needsRemote("gre6")
 	}
-	h.about(l, "there is no mode for tunnels of the kind "+quote(l.kind))
+	h.about(l, "there is no mode for tunnels of the kind "+quote(l.Kind))
 	return ""
 }
 
-func (h *host) modeOfSIT(l *link, needsRemote func(string) string) string {
+func (h *Host) modeOfSIT(l *Link, needsRemote func(string) string) string {
 	has := func(in netip.Prefix) bool {
 		return slices.ContainsFunc(l.address, func(p netip.Prefix) bool { return in.Contains(p.Addr()) }) ||
 			slices.ContainsFunc(l.routes, func(r route) bool { return r.prefix == in })
@@ -100,14 +100,14 @@ func (h *host) modeOfSIT(l *link, needsRemote func(string) string) string {
 		return "6to4"
 	case has(prefixCompat):
 		return "v4compat"
-	case l.name == "sit0":
+	case l.Name == "sit0":
 		h.about(l, "it is the kernel's own interface, with which the module begins: it is not needed")
 		return ""
 	}
 	return needsRemote("")
 }
 
-func (h *host) modeOfIP6Tunnel(l *link) string {
+func (h *Host) modeOfIP6Tunnel(l *Link) string {
 	switch l.mode {
 	case "ipip6", "ip4ip6", "ipv4/ipv6":
 		return "4in6"
@@ -125,7 +125,7 @@ func (h *host) modeOfIP6Tunnel(l *link) string {
 }
 
 // carries reports whether a link has addresses or routes of an IP version.
-func (l *link) carries(version int) bool {
+func (l *Link) carries(version int) bool {
 	is := func(p netip.Prefix) bool { return p.Addr().Is4() == (version == 4) }
 	return slices.ContainsFunc(l.address, is) || slices.ContainsFunc(l.routes, func(r route) bool { return is(r.prefix) })
 }
@@ -151,7 +151,7 @@ func automatic(mode string) bool {
 
 // tunnels makes tunnels from links. Links that are sent through other links become one
 // tunnel with several layers.
-func (h *host) tunnels() (all []tunnel) {
+func (h *Host) tunnels() (all []tunnel) {
 	h.assignRoutes()
 	made := map[string]tunnel{}
 	under := map[string]bool{} // carries another one
@@ -160,26 +160,26 @@ func (h *host) tunnels() (all []tunnel) {
 		if mode == "" {
 			continue
 		}
-		made[l.name] = tunnel{link: l, layers: []layer{{mode, l}}}
+		made[l.Name] = tunnel{link: l, layers: []layer{{mode, l}}}
 	}
-	var build func(l *link, depth int) tunnel
-	build = func(l *link, depth int) tunnel {
-		t := made[l.name]
+	var build func(l *Link, depth int) tunnel
+	build = func(l *Link, depth int) tunnel {
+		t := made[l.Name]
 		lower := h.carrier(l, func(name string) bool { _, ok := made[name]; return ok })
 		if lower == nil || depth > 8 {
 			return t
 		}
-		under[lower.name] = true
+		under[lower.Name] = true
 		below := build(lower, depth+1)
 		t.layers = append(slices.Clone(t.layers), below.layers...)
 		return t
 	}
 	for _, l := range h.order {
-		if _, ok := made[l.name]; ok {
+		if _, ok := made[l.Name]; ok {
 			all = append(all, build(l, 0))
 		}
 	}
-	all = slices.DeleteFunc(all, func(t tunnel) bool { return under[t.link.name] })
+	all = slices.DeleteFunc(all, func(t tunnel) bool { return under[t.link.Name] })
 	for i := range all {
 		h.finish(&all[i])
 	}
@@ -187,18 +187,18 @@ func (h *host) tunnels() (all []tunnel) {
 }
 
 // carrier returns the link whose subnet has the remote address of another one.
-func (h *host) carrier(l *link, ok func(name string) bool) *link {
+func (h *Host) carrier(l *Link, ok func(name string) bool) *Link {
 	remote, err := netip.ParseAddr(l.remote)
 	if err != nil {
 		return nil
 	}
 	for _, lower := range h.order {
-		if lower == l || !ok(lower.name) {
+		if lower == l || !ok(lower.Name) {
 			continue
 		}
 		has := slices.ContainsFunc(lower.address, func(p netip.Prefix) bool { return p.Contains(remote) && !p.IsSingleIP() }) ||
 			slices.ContainsFunc(lower.routes, func(r route) bool { return r.prefix.Contains(remote) && r.prefix.IsSingleIP() }) ||
-			slices.ContainsFunc(lower.address, func(p netip.Prefix) bool { return p.Addr().String() == l.local })
+			slices.ContainsFunc(lower.address, func(p netip.Prefix) bool { return p.Addr().String() == l.Local })
 		if has {
 			return lower
 		}
@@ -207,9 +207,9 @@ func (h *host) carrier(l *link, ok func(name string) bool) *link {
 }
 
 // assignRoutes gives routes whose next hop is inside a tunnel to that tunnel.
-func (h *host) assignRoutes() {
+func (h *Host) assignRoutes() {
 	for _, r := range h.routes {
-		i := slices.IndexFunc(h.order, func(l *link) bool {
+		i := slices.IndexFunc(h.order, func(l *Link) bool {
 			return slices.ContainsFunc(l.address, func(p netip.Prefix) bool { return r.via.IsValid() && p.Contains(r.via) }) ||
 				slices.ContainsFunc(l.routes, func(to route) bool { return r.via.IsValid() && to.prefix == netip.PrefixFrom(r.via, r.via.BitLen()) })
 		})
@@ -224,7 +224,7 @@ func (h *host) assignRoutes() {
 const reasonOtherRoute = "it is not a route of a tunnel: the host keeps it"
 
 // finish sets the keys of a tunnel that depend on its mode.
-func (h *host) finish(t *tunnel) {
+func (h *Host) finish(t *tunnel) {
 	l := t.link
 	outer := t.layers[len(t.layers)-1]
 	t.setAddresses(h)
@@ -252,7 +252,7 @@ func (h *host) finish(t *tunnel) {
 }
 
 // relay returns the IPv4 address of the relay: that of the next hop, as in ::192.0.2.1.
-func (h *host) relay(l *link) string {
+func (h *Host) relay(l *Link) string {
 	if l.sixrd.relay != "" {
 		return l.sixrd.relay
 	}
@@ -269,7 +269,7 @@ func (h *host) relay(l *link) string {
 	return ""
 }
 
-func (t *tunnel) finishISATAP(h *host) {
+func (t *tunnel) finishISATAP(h *Host) {
 	l := t.link
 	if len(l.routers) > 0 {
 		t.keys.set("routers", list(l.routers, func(s string) string { return s }))

@@ -1,4 +1,7 @@
-package importing
+// Package host describes the tunnels of a host as Linux has them, and makes a configuration
+// of sixfour from the description. Commands of iproute2 describe tunnels; readers of other
+// formats use the same commands and parameters.
+package host
 
 import (
 	"cmp"
@@ -9,17 +12,14 @@ import (
 	"strings"
 )
 
-// host collects what inputs say of a host.
-type host struct {
-	options Options
-	file    string   // that is being read
-	lines   []string // of it
-	later   []func() // what is read when all links are known
-	uci     []*uciSection
+// Host collects what inputs say of a host.
+type Host struct {
+	file  string   // that is being read
+	lines []string // of it
 
 	commands int              // of iproute2 that were read
-	links    map[string]*link // by name
-	order    []*link
+	links    map[string]*Link // by name
+	order    []*Link
 	ports    []udpPort
 	routes   []route // without an interface
 	gateway  string  // tunnel with the default route of the host
@@ -47,12 +47,12 @@ type route struct {
 }
 
 // routeTo returns a route that a line of the input has.
-func (h *host) routeTo(prefix netip.Prefix, line int) route {
+func (h *Host) routeTo(prefix netip.Prefix, line int) route {
 	return route{place: h.at(line), prefix: prefix}
 }
 
 // skipRoute records why a route is not in the result.
-func (h *host) skipRoute(r route, reason string) { h.note(Note{r.file, r.line, r.text, reason}) }
+func (h *Host) skipRoute(r route, reason string) { h.note(Note{r.file, r.line, r.text, reason}) }
 
 // setting is a key of the result with its value as it is written in TOML.
 type setting struct{ key, value string }
@@ -79,20 +79,21 @@ func (s settings) get(key string) string {
 	return ""
 }
 
-// link is a tunnel interface as Linux has it, or a session of another program.
-type link struct {
-	place         // where it begins
-	name          string
-	kind          string // of Linux: sit, ipip, ip6tnl, …; or a mode with a session
-	mode          string // of Linux, such as ipip6 of an ip6tnl
-	local, remote string // "": any
-	address       []netip.Prefix
-	routes        []route
-	keys          settings // of the tunnel, that need no conversion
-	header        settings // of the outer header
-	gre, udp      settings
-	sixrd         sixrd
-	routers       []string // of ISATAP
+// Link is a tunnel interface as Linux has it, or a session of another program.
+type Link struct {
+	place    // where it begins
+	Name     string
+	Kind     string // of Linux: sit, ipip, ip6tnl, …; or a mode with a session
+	mode     string // of Linux, such as ipip6 of an ip6tnl
+	Local    string // "": any
+	remote   string // "": any
+	address  []netip.Prefix
+	routes   []route
+	keys     settings // of the tunnel, that need no conversion
+	header   settings // of the outer header
+	gre, udp settings
+	sixrd    sixrd
+	routers  []string // of ISATAP
 }
 
 // sixrd are the parameters of 6rd, and the relay of 6to4.
@@ -102,8 +103,8 @@ type sixrd struct {
 }
 
 // add adds a link, and replaces one of the same name.
-func (h *host) add(name, kind string, line int) *link {
-	l := &link{place: h.at(line), name: name, kind: kind}
+func (h *Host) add(name, kind string, line int) *Link {
+	l := &Link{place: h.at(line), Name: name, Kind: kind}
 	if old := h.links[name]; old != nil {
 		h.remove(name)
 	}
@@ -112,19 +113,19 @@ func (h *host) add(name, kind string, line int) *link {
 	return l
 }
 
-func (h *host) remove(name string) {
-	h.order = slices.DeleteFunc(h.order, func(l *link) bool { return l.name == name })
+func (h *Host) remove(name string) {
+	h.order = slices.DeleteFunc(h.order, func(l *Link) bool { return l.Name == name })
 	delete(h.links, name)
 }
 
-// skip records why a line, or a part of it, is not in the result.
-func (h *host) skip(line int, reason string) {
+// Skip records why a line, or a part of it, is not in the result.
+func (h *Host) Skip(line int, reason string) {
 	at := h.at(line)
 	h.note(Note{at.file, at.line, at.text, reason})
 }
 
 // at returns a line of the file that is being read.
-func (h *host) at(line int) place {
+func (h *Host) at(line int) place {
 	at := place{file: h.file, line: line}
 	if line >= 1 && line <= len(h.lines) {
 		at.text = withoutSecrets(strings.TrimSpace(h.lines[line-1]))
@@ -135,7 +136,7 @@ func (h *host) at(line int) place {
 // maxNotes limits the comments of a result.
 const maxNotes = 20_000
 
-func (h *host) note(n Note) {
+func (h *Host) note(n Note) {
 	if !h.noted[n] && len(h.notes) < maxNotes {
 		h.noted[n] = true
 		h.notes = append(h.notes, n)
@@ -143,12 +144,12 @@ func (h *host) note(n Note) {
 }
 
 // about records a reason that concerns a link as a whole.
-func (h *host) about(l *link, reason string) {
-	h.note(Note{l.file, l.line, l.text, l.name + ": " + reason})
+func (h *Host) about(l *Link, reason string) {
+	h.note(Note{l.file, l.line, l.text, l.Name + ": " + reason})
 }
 
 // sortNotes brings notes into the order of the input.
-func (h *host) sortNotes() {
+func (h *Host) sortNotes() {
 	files := map[string]int{}
 	for _, n := range h.notes {
 		if _, ok := files[n.File]; !ok {
@@ -160,17 +161,55 @@ func (h *host) sortNotes() {
 	})
 }
 
-// begin makes a file the one that is being read.
-func (h *host) begin(f File) { h.file, h.lines = f.Name, strings.Split(string(f.Data), "\n") }
+// New returns a host without tunnels.
+func New() *Host { return &Host{links: map[string]*Link{}, noted: map[Note]bool{}} }
 
-// afterwards reads something when the links of all files are known.
-func (h *host) afterwards(read func()) {
-	file, lines := h.file, h.lines
-	h.later = append(h.later, func() {
-		h.file, h.lines = file, lines
-		read()
-	})
+// Begin makes an input the one that is being read: lines refer to it.
+func (h *Host) Begin(name string, data []byte) {
+	h.file, h.lines = name, strings.Split(string(data), "\n")
 }
+
+// Lines returns the lines of the input that is being read.
+func (h *Host) Lines() []string { return h.lines }
+
+// Resume returns a function that makes the input that is being read now the one that is
+// being read again.
+func (h *Host) Resume() func() {
+	file, lines := h.file, h.lines
+	return func() { h.file, h.lines = file, lines }
+}
+
+// Find returns the link of a name, or nil.
+func (h *Host) Find(name string) *Link { return h.links[name] }
+
+// Links returns all links in the order in which they were made. The caller must not change
+// them.
+func (h *Host) Links() []*Link { return h.order }
+
+// Commands returns how many commands of iproute2 were read.
+func (h *Host) Commands() int { return h.commands }
+
+// Add reads a command of iproute2 that makes a link, and returns this; nil: it makes none.
+func (h *Host) Add(line int, args ...string) *Link {
+	before := len(h.order)
+	h.ReadIP(args, line)
+	if len(h.order) <= before {
+		return nil
+	}
+	return h.order[len(h.order)-1]
+}
+
+// Set reads parameters of ip link add for a link.
+func (h *Host) Set(l *Link, line int, parameters ...string) {
+	c := &command{h: h, line: line, args: parameters}
+	c.parameters(l)
+}
+
+// SetRelay sets the relay of a link of 6to4 or 6rd.
+func (l *Link) SetRelay(address string) { l.sixrd.relay = address }
+
+// Supported reports whether the result can have tunnels of the kind of a link.
+func (l *Link) Supported() bool { return unsupported[l.Kind] == "" }
 
 // Secrets, and user names and passwords in URLs.
 var (

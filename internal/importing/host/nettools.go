@@ -1,10 +1,10 @@
-package importing
+package host
 
 import "net/netip"
 
-// readIfconfig reads the arguments of ifconfig, with which a tunnel is made as in
+// ReadIfconfig reads the arguments of ifconfig, with which a tunnel is made as in
 // "ifconfig sit0 inet6 tunnel ::192.0.2.1": it is the next sit interface.
-func (h *host) readIfconfig(args []string, line int) {
+func (h *Host) ReadIfconfig(args []string, line int) {
 	c := &command{h: h, line: line, args: args}
 	name := c.next()
 	for len(c.args) > 0 {
@@ -33,7 +33,7 @@ func (h *host) readIfconfig(args []string, line int) {
 }
 
 // nextSIT returns the name that the kernel gives to the next sit interface.
-func (h *host) nextSIT() string {
+func (h *Host) nextSIT() string {
 	name := "sit1"
 	for i := byte('1'); i <= '9' && h.links["sit"+string(i)] != nil; i++ {
 		name = "sit" + string(i+1)
@@ -41,8 +41,8 @@ func (h *host) nextSIT() string {
 	return name
 }
 
-// readRoute reads the arguments of route, as in "route -A inet6 add ::/0 dev sit1".
-func (h *host) readRoute(args []string, line int) {
+// ReadRoute reads the arguments of route, as in "route -A inet6 add ::/0 dev sit1".
+func (h *Host) ReadRoute(args []string, line int) {
 	c := &command{h: h, line: line, args: args}
 	six := false
 	var rest []string

@@ -1,4 +1,4 @@
-package importing
+package host
 
 import (
 	"cmp"
@@ -10,13 +10,13 @@ import (
 
 // setAddresses sets the outer addresses. An inner layer over another IP version than the
 // outermost one has keys of the tunnel; others have tables in the stack.
-func (t *tunnel) setAddresses(h *host) {
+func (t *tunnel) setAddresses(h *Host) {
 	last := len(t.layers) - 1
 	outer := t.layers[last]
 	if last == 0 {
 		t.keys.set("mode", quote(outer.mode))
 	}
-	local := outer.link.local
+	local := outer.link.Local
 	if local == "" && outer.mode == "6to4" {
 		for _, p := range t.link.address {
 			if b := p.Addr().As16(); prefix6to4.Contains(p.Addr()) {
@@ -39,7 +39,7 @@ func (t *tunnel) setAddresses(h *host) {
 	case last == 1 && t.layers[0].mode == "4in6" && outer.mode == "6in4":
 		t.keys.set("mode", `"4in6in4"`)
 		ends("", outer, local)
-		ends("6", t.layers[0], t.layers[0].link.local)
+		ends("6", t.layers[0], t.layers[0].link.Local)
 		return
 	}
 	short := -1 // the layer whose addresses are local6 and remote6
@@ -56,7 +56,7 @@ func (t *tunnel) setAddresses(h *host) {
 	for i, l := range t.layers {
 		item := settings{{"mode", quote(l.mode)}}
 		if i != last && i != short {
-			item = append(item, setting{"local", quote(l.link.local)}, setting{"remote", quote(l.link.remote)})
+			item = append(item, setting{"local", quote(l.link.Local)}, setting{"remote", quote(l.link.remote)})
 		}
 		item = append(item, l.link.gre...)
 		if i > 0 {
@@ -78,7 +78,7 @@ func (t *tunnel) setAddresses(h *host) {
 	t.keys.set("stack", "["+stack+"]")
 	ends("", outer, local)
 	if short >= 0 && short < last {
-		ends("6", t.layers[short], t.layers[short].link.local)
+		ends("6", t.layers[short], t.layers[short].link.Local)
 	}
 }
 
@@ -97,7 +97,7 @@ func (t *tunnel) carries() (four, six bool) {
 }
 
 // setRoutes sets addresses and routes of the interface.
-func (t *tunnel) setRoutes(h *host) {
+func (t *tunnel) setRoutes(h *Host) {
 	l := t.link
 	address := slices.Clone(l.address)
 	if t.keys.get("mode") == `"4in6in4"` {
@@ -146,10 +146,10 @@ func (t *tunnel) isDefault(p netip.Prefix) bool {
 	return p == default4
 }
 
-func (h *host) setGateway(t *tunnel, r route) {
+func (h *Host) setGateway(t *tunnel, r route) {
 	switch {
-	case h.gateway == "" || h.gateway == t.link.name:
-		h.gateway = t.link.name
+	case h.gateway == "" || h.gateway == t.link.Name:
+		h.gateway = t.link.Name
 	default:
 		h.skipRoute(r, "only one tunnel can have the default route of the host, and "+h.gateway+" has it")
 	}
@@ -157,7 +157,7 @@ func (h *host) setGateway(t *tunnel, r route) {
 
 // setOptions sets the keys of the outer headers, with the names that they have for each IP
 // version.
-func (t *tunnel) setOptions(h *host) {
+func (t *tunnel) setOptions(h *Host) {
 	with6 := false
 	for _, l := range t.layers {
 		with6 = with6 || over6(l.mode)
@@ -200,22 +200,22 @@ func (t *tunnel) setOptions(h *host) {
 }
 
 // lowerLayer takes from a lower layer what a tunnel has only once.
-func (t *tunnel) lowerLayer(h *host, l *link) {
+func (t *tunnel) lowerLayer(h *Host, l *Link) {
 	for _, s := range l.keys {
 		switch s.key {
 		case "fwmark", "pmtu":
 			t.keys.set(s.key, s.value)
 		default:
-			h.about(l, fmt.Sprintf("%s = %s: as a layer of %s it has none of its own", s.key, s.value, t.link.name))
+			h.about(l, fmt.Sprintf("%s = %s: as a layer of %s it has none of its own", s.key, s.value, t.link.Name))
 		}
 	}
 	for _, r := range l.routes {
-		h.skipRoute(r, "as a layer of "+t.link.name+" the interface "+l.name+" has no routes of its own")
+		h.skipRoute(r, "as a layer of "+t.link.Name+" the interface "+l.Name+" has no routes of its own")
 	}
 }
 
 // pathOf returns the keys of a path in UDP.
-func (h *host) pathOf(mode string, l *link) (path settings) {
+func (h *Host) pathOf(mode string, l *Link) (path settings) {
 	encap, port := strings.Trim(l.udp.get("encap"), `"`), l.udp.get("dport")
 	preset := ""
 	protocol := map[string]int{"4in4": 4, "4in6": 4, "gre": 47, "gre6": 47}[mode]

@@ -1,15 +1,16 @@
-package importing
+package host
 
 import (
 	"fmt"
 	"net/netip"
+	"path"
 	"strconv"
 	"strings"
 )
 
 // command is a command of iproute2 that is being read.
 type command struct {
-	h     *host
+	h     *Host
 	line  int
 	args  []string // that are left
 	six   bool     // -6
@@ -27,17 +28,17 @@ func (c *command) next() string {
 
 // part records that a part of the command is not in the result.
 func (c *command) part(format string, args ...any) {
-	c.h.skip(c.line, fmt.Sprintf(format, args...))
+	c.h.Skip(c.line, fmt.Sprintf(format, args...))
 }
 
-// isWord reports whether a word of a command is an abbreviation of another one, as
+// IsWord reports whether a word of a command is an abbreviation of another one, as
 // iproute2 has it, with at least as many letters.
-func isWord(arg, word string, least int) bool {
+func IsWord(arg, word string, least int) bool {
 	return len(arg) >= least && strings.HasPrefix(word, arg)
 }
 
-// readIP reads the arguments of the program ip.
-func (h *host) readIP(args []string, line int) {
+// ReadIP reads the arguments of the program ip.
+func (h *Host) ReadIP(args []string, line int) {
 	h.commands++
 	c := &command{h: h, line: line, args: args}
 	for len(c.args) > 0 && strings.HasPrefix(c.args[0], "-") {
@@ -55,19 +56,19 @@ func (h *host) readIP(args []string, line int) {
 	}
 	switch object := c.next(); {
 	case object == "":
-	case isWord(object, "link", 1):
+	case IsWord(object, "link", 1):
 		c.link()
-	case isWord(object, "tunnel", 1) || object == "tunl":
+	case IsWord(object, "tunnel", 1) || object == "tunl":
 		c.tunnel()
-	case isWord(object, "address", 1):
+	case IsWord(object, "address", 1):
 		c.address()
-	case isWord(object, "route", 1):
+	case IsWord(object, "route", 1):
 		c.route()
 	case object == "fou":
 		c.fou()
-	case isWord(object, "netns", 3):
+	case IsWord(object, "netns", 3):
 		c.inNetns()
-	case isWord(object, "rule", 2):
+	case IsWord(object, "rule", 2):
 		c.part("rules of routing are the host's: keep them")
 	default:
 		c.part("it is about no tunnel")
@@ -80,15 +81,12 @@ func (c *command) inNetns() {
 		return
 	}
 	name, program := c.next(), c.next()
-	if base(program) != "ip" {
+	if path.Base(program) != "ip" {
 		c.part("it is about no tunnel")
 		return
 	}
-	c.h.readIP(append([]string{"-n", name}, c.args...), c.line)
+	c.h.ReadIP(append([]string{"-n", name}, c.args...), c.line)
 }
-
-// base returns the name of a program without its directory.
-func base(program string) string { return program[strings.LastIndexByte(program, '/')+1:] }
 
 // fou reads ip fou add port PORT ipproto PROTOCOL, or gue.
 func (c *command) fou() {
@@ -134,7 +132,7 @@ func protocolNumber(s string) int {
 }
 
 // existing returns a link that commands before this one have made.
-func (c *command) existing(name string) *link {
+func (c *command) existing(name string) *Link {
 	l := c.h.links[name]
 	switch {
 	case name == "":
@@ -166,10 +164,10 @@ func addressArg(s string) (netip.Prefix, bool) {
 func (c *command) address() {
 	verb := c.next()
 	switch {
-	case verb == "" || isWord(verb, "show", 1) || isWord(verb, "list", 1):
+	case verb == "" || IsWord(verb, "show", 1) || IsWord(verb, "list", 1):
 		c.part("it only shows addresses")
 		return
-	case !isWord(verb, "add", 1) && !isWord(verb, "replace", 3) && !isWord(verb, "change", 2):
+	case !IsWord(verb, "add", 1) && !IsWord(verb, "replace", 3) && !IsWord(verb, "change", 2):
 		c.part("only addresses that are added are taken over")
 		return
 	}
@@ -217,10 +215,10 @@ func (c *command) address() {
 func (c *command) route() {
 	verb := c.next()
 	switch {
-	case verb == "" || isWord(verb, "show", 1) || isWord(verb, "list", 1) || isWord(verb, "get", 1):
+	case verb == "" || IsWord(verb, "show", 1) || IsWord(verb, "list", 1) || IsWord(verb, "get", 1):
 		c.part("it only shows routes")
 		return
-	case !isWord(verb, "add", 1) && !isWord(verb, "replace", 1) && !isWord(verb, "append", 2) && !isWord(verb, "change", 1) && !isWord(verb, "prepend", 1):
+	case !IsWord(verb, "add", 1) && !IsWord(verb, "replace", 1) && !IsWord(verb, "append", 2) && !IsWord(verb, "change", 1) && !IsWord(verb, "prepend", 1):
 		c.part("only routes that are added are taken over")
 		return
 	}

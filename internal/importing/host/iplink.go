@@ -1,4 +1,4 @@
-package importing
+package host
 
 import (
 	"fmt"
@@ -10,15 +10,15 @@ import (
 // link reads ip link.
 func (c *command) link() {
 	switch verb := c.next(); {
-	case isWord(verb, "add", 1):
+	case IsWord(verb, "add", 1):
 		c.linkAdd()
 	case verb == "change" || verb == "replace":
 		c.linkAdd()
-	case isWord(verb, "set", 3):
+	case IsWord(verb, "set", 3):
 		c.linkSet()
-	case isWord(verb, "delete", 1):
+	case IsWord(verb, "delete", 1):
 		c.delete()
-	case verb == "" || isWord(verb, "show", 2) || isWord(verb, "list", 1):
+	case verb == "" || IsWord(verb, "show", 2) || IsWord(verb, "list", 1):
 		c.part("it only shows interfaces")
 	default:
 		c.part("it is about no tunnel")
@@ -62,7 +62,7 @@ func (c *command) linkAdd() {
 		c.args = append([]string{"mode", kind}, c.args...)
 		kind = "ip6tnl"
 	}
-	if !kindOfTunnel(kind) {
+	if !IsTunnel(kind) {
 		c.part("it is not a tunnel")
 		return
 	}
@@ -76,8 +76,8 @@ func (c *command) linkAdd() {
 	c.parameters(l)
 }
 
-// kindOfTunnel reports whether a kind of links is one of tunnels.
-func kindOfTunnel(kind string) bool {
+// IsTunnel reports whether a kind of links is one of tunnels.
+func IsTunnel(kind string) bool {
 	switch kind {
 	case "sit", "ipip", "ip6tnl", "gre", "ip6gre":
 		return true
@@ -85,7 +85,7 @@ func kindOfTunnel(kind string) bool {
 	return unsupported[kind] != ""
 }
 
-func (c *command) make(name, kind string) *link {
+func (c *command) make(name, kind string) *Link {
 	if name == "" {
 		c.part("it names no interface")
 		return nil
@@ -132,9 +132,9 @@ func (c *command) linkSet() {
 // tunnel reads ip tunnel.
 func (c *command) tunnel() {
 	switch verb := c.next(); {
-	case isWord(verb, "add", 1) || isWord(verb, "change", 1):
+	case IsWord(verb, "add", 1) || IsWord(verb, "change", 1):
 		c.tunnelAdd()
-	case isWord(verb, "delete", 1):
+	case IsWord(verb, "delete", 1):
 		c.delete()
 	case verb == "6rd":
 		c.sixrd()
@@ -145,8 +145,8 @@ func (c *command) tunnel() {
 	}
 }
 
-// kinds are the kinds of links with the modes of ip tunnel, and of the option -6.
-var kinds = map[string]string{
+// Kinds are the kinds of links with the modes of ip tunnel, and of the option -6.
+var Kinds = map[string]string{
 	"sit": "sit", "ipv6/ip": "sit", "ip6ip": "sit", "isatap": "sit", "ipip": "ipip", "ipip/ip": "ipip", "ip/ip": "ipip", "gre": "gre", "gre/ip": "gre", "vti": "vti",
 	"ip6ip6": "ip6tnl", "ipv6/ipv6": "ip6tnl", "ipip6": "ip6tnl", "ip4ip6": "ip6tnl", "ipv4/ipv6": "ip6tnl", "ip/ipv6": "ip6tnl", "any/ipv6": "ip6tnl",
 	"ip6gre": "ip6gre", "gre/ipv6": "ip6gre", "vti6": "vti6",
@@ -171,7 +171,7 @@ func (c *command) tunnelAdd() {
 		}
 	}
 	// The name may also stand after parameters: its place is known by what is no parameter.
-	kind, ok := kinds[mode]
+	kind, ok := Kinds[mode]
 	switch {
 	case mode == "any" && c.six:
 		kind, ok = "ip6tnl", true
@@ -230,7 +230,7 @@ var flags = map[string]bool{
 }
 
 // parameters reads the parameters of a tunnel.
-func (c *command) parameters(l *link) {
+func (c *command) parameters(l *Link) {
 	any := func(s string) string {
 		if s == "any" || s == "default" || s == "0.0.0.0" || s == "::" || s == "0" {
 			return ""
@@ -246,7 +246,7 @@ func (c *command) parameters(l *link) {
 		value := c.next()
 		switch arg {
 		case "local":
-			l.local = any(value)
+			l.Local = any(value)
 		case "remote":
 			l.remote = any(value)
 		case "mode":
@@ -294,7 +294,7 @@ func (c *command) parameters(l *link) {
 	}
 }
 
-func (c *command) flag(l *link, arg string) {
+func (c *command) flag(l *Link, arg string) {
 	switch arg {
 	case "nopmtudisc":
 		l.keys.set("pmtu", `"static"`)
@@ -320,7 +320,7 @@ func (c *command) flag(l *link, arg string) {
 }
 
 // number sets a key to a number, which may be hexadecimal.
-func (c *command) number(l *link, s *settings, key, value string) {
+func (c *command) number(l *Link, s *settings, key, value string) {
 	n, err := strconv.ParseUint(value, 0, 32)
 	if err != nil {
 		c.part("%q is not a number", value)
@@ -330,7 +330,7 @@ func (c *command) number(l *link, s *settings, key, value string) {
 }
 
 // tos reads the TOS field, in hexadecimal without a prefix.
-func (c *command) tos(l *link, value string) {
+func (c *command) tos(l *Link, value string) {
 	if value == "inherit" || strings.HasPrefix(value, "inherit/") {
 		l.header.set("dscp", `"inherit"`)
 		return
@@ -346,7 +346,7 @@ func (c *command) tos(l *link, value string) {
 	}
 }
 
-func (c *command) flowLabel(l *link, value string) {
+func (c *command) flowLabel(l *Link, value string) {
 	n, err := strconv.ParseUint(strings.TrimPrefix(value, "0x"), 16, 20)
 	switch {
 	case value == "inherit":
@@ -360,7 +360,7 @@ func (c *command) flowLabel(l *link, value string) {
 
 // sixrd reads ip tunnel 6rd dev NAME 6rd-prefix PREFIX.
 func (c *command) sixrd() {
-	var l *link
+	var l *Link
 	for len(c.args) > 0 {
 		switch arg, value := c.next(), c.next(); {
 		case arg == "dev":
@@ -376,7 +376,7 @@ func (c *command) sixrd() {
 	}
 }
 
-func (c *command) sixrdParameter(l *link, arg, value string) {
+func (c *command) sixrdParameter(l *Link, arg, value string) {
 	p, err := netip.ParsePrefix(value)
 	switch {
 	case err != nil:
