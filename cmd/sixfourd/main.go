@@ -171,6 +171,10 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	if err != nil {
 		return err
 	}
+	mapServer, err := openMapServer(cfg, log.Logger)
+	if err != nil {
+		return err
+	}
 	who, err := privilege.Become(cfg, f.config)
 	if err != nil {
 		return err
@@ -182,7 +186,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	hup := notifyHangup()
-	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find(), watchdog: systemd.Watchdog(), lastBeat: time.Now(), user: who, broker: served}
+	p := &process{flags: f, log: log, cfg: cfg, manager: systemd.Find(), watchdog: systemd.Watchdog(), lastBeat: time.Now(), user: who, servers: servers{served, mapServer}}
 	p.grants = p.newSessions()
 	first := p.grants.Apply(cfg)
 	if p.Engine, err = engine.New(first.Config, log.Logger); err != nil {
@@ -227,6 +231,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 		p.notify(systemd.Stopping)
 	})()
 	defer p.runBroker(ctx)()
+	defer p.runMapServer(ctx)()
 	go p.reloadOnSignal(ctx, hup)
 	sessions, end := context.WithCancel(ctx) // end is called however Run ends
 	ended := make(chan struct{})

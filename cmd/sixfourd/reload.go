@@ -21,6 +21,7 @@ import (
 	"sixfour/internal/engine"
 	"sixfour/internal/grants"
 	"sixfour/internal/logging"
+	"sixfour/internal/mapserver"
 	"sixfour/internal/privilege"
 	"sixfour/internal/systemd"
 )
@@ -34,7 +35,7 @@ type process struct {
 	user    privilege.User
 	sandbox *privilege.Sandbox
 	grants  *grants.Set
-	broker  *broker.Broker // nil: there is none
+	servers
 
 	watchdog  time.Duration // how often the service manager expects a notification; 0: never
 	lastBeat  time.Time     // when it got the last one; only the engine's control loop uses it
@@ -44,6 +45,12 @@ type process struct {
 
 	mu  sync.Mutex     // held during a reload
 	cfg *config.Config // the current configuration
+}
+
+// servers are what runs besides the tunnels. Each is nil if there is none.
+type servers struct {
+	broker    *broker.Broker
+	mapServer *mapserver.Service
 }
 
 // notify sends states to systemd; without systemd it does nothing.
@@ -142,6 +149,11 @@ func (p *process) applySettings(plan *api.Plan, cfg *config.Config) {
 		case table == "broker" && !p.broker.NeedsRestart(&cfg.Broker):
 			p.broker.Reload(&cfg.Broker)
 			running.Broker = cfg.Broker
+			plan.Settings = append(plan.Settings, table)
+		case table == "lisp" && cfg.LISP.Equal(&p.cfg.LISP):
+			running.LISP = cfg.LISP
+		case table == "lisp" && p.reloadMapServer(&cfg.LISP):
+			running.LISP = cfg.LISP
 			plan.Settings = append(plan.Settings, table)
 		case table == "log" && cfg.Log.Format == p.cfg.Log.Format && p.log.SetLevel(cfg.Log.Level) == nil:
 			running.Log = cfg.Log

@@ -42,12 +42,18 @@ func (p *process) applyGrants(ctx context.Context) error {
 	return err
 }
 
-// Status returns the state of all tunnels, with their sessions, and of the broker.
+// Status returns the state of all tunnels, with their sessions, of the broker, and of the map server.
 func (p *process) Status() api.Status {
 	s := p.Engine.Status()
 	p.grants.Fill(&s)
 	if p.broker != nil {
 		s.Broker = p.broker.Status()
+	}
+	if s.Tunnels == nil { // only a map server runs
+		s.Tunnels = []api.TunnelStatus{}
+	}
+	if p.mapServer != nil {
+		s.LISP = p.mapServer.Status()
 	}
 	return s
 }

@@ -82,6 +82,7 @@ const (
 	bitReplyProbe    = 1 << 27 // Map-Reply P
 	bitProxy         = 1 << 27 // Map-Register P
 	bitIdentifiers   = 1 << 25 // Map-Register I
+	bitUseTTL        = 1 << 11 // Map-Register T
 	bitWantNotify    = 1 << 8  // Map-Register M
 )
 

@@ -24,6 +24,7 @@ type Registration struct {
 	Type       Type
 	Proxy      bool // P: the map server shall reply itself (Map-Register)
 	WantNotify bool // M: the map server shall send a Map-Notify (Map-Register)
+	UseTTL     bool // T: the registration lives as long as the TTLs of its records (Map-Register)
 	Nonce      uint64
 	KeyID      uint8
 	Algorithm  Algorithm
@@ -50,6 +51,7 @@ func ParseRegistration(b []byte) (*Registration, error) {
 	case TypeRegister:
 		m.Proxy = w&bitProxy != 0
 		m.WantNotify = w&bitWantNotify != 0
+		m.UseTTL = w&bitUseTTL != 0
 		m.Identified = w&bitIdentifiers != 0
 	case TypeNotify, TypeNotifyAck:
 	default:
@@ -98,7 +100,7 @@ func (m *Registration) Append(b, key []byte, cut bool) []byte {
 	start := len(b)
 	w := uint32(m.Type)<<28 | uint32(len(m.Records))&0xff
 	if m.Type == TypeRegister {
-		w |= flag(m.Proxy, bitProxy) | flag(m.WantNotify, bitWantNotify) | flag(m.Identified, bitIdentifiers)
+		w |= flag(m.Proxy, bitProxy) | flag(m.WantNotify, bitWantNotify) | flag(m.UseTTL, bitUseTTL) | flag(m.Identified, bitIdentifiers)
 	}
 	n, short := m.lengths()
 	if cut {

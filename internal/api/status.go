@@ -21,6 +21,8 @@ type Status struct {
 	Gateway *GatewayStatus `json:"gateway,omitempty"`
 	// Broker is the status of [broker]; nil: there is none.
 	Broker *BrokerStatus `json:"broker,omitempty"`
+	// LISP is the status of [lisp]; nil: there is none.
+	LISP *MapServerStatus `json:"lisp,omitempty"`
 }
 
 // Reloads counts reloads of the configuration.

@@ -23,7 +23,8 @@ type Config struct {
 	Security Security
 	Gateway  Gateway
 	Broker   Broker
-	Tunnels  []Tunnel // in the order of the file, at least one; that of the broker is the last
+	LISP     LISP
+	Tunnels  []Tunnel // in the order of the file, at least one unless there is LISP; that of the broker is the last
 }
 
 // Log is the [log] table.

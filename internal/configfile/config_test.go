@@ -140,6 +140,10 @@ func forget(c *config.Config) {
 	for i := range c.Broker.Listen {
 		c.Broker.Listen[i].At = problem.Pos{}
 	}
+	c.LISP.Source = config.Source{}
+	for i := range c.LISP.Sites {
+		c.LISP.Sites[i].At = problem.Pos{}
+	}
 	for i := range c.Tunnels {
 		t := &c.Tunnels[i]
 		t.Source = config.Source{}

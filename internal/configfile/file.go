@@ -46,7 +46,7 @@ func readFile(r *problem.Report, root *tree.Value) *config.Config {
 			})
 		}
 	}
-	if !s.Set["tunnel"] && !s.Set["broker"] {
+	if !s.Set["tunnel"] && !s.Set["broker"] && !s.Set["lisp"] {
 		r.Add(root.At, "there is no tunnel: add one, which begins with [[tunnel]]")
 	}
 	if c.Broker.Interface != "" {

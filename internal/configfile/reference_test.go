@@ -91,6 +91,10 @@ func bare(k keys.Key) string {
 			protocol = strings.Trim(strings.Split(k.Modes, ",")[0], "` ")
 		}
 		return "[broker]\npool = [\"2001:db8:100::/40\"]\nendpoints = \"2001:db8:ff::/48\"\n[[broker.listen]]\nprotocol = \"" + protocol + "\"\naddress = \"192.0.2.1\"\n"
+	case keys.TableLISP:
+		return lispSite + "[lisp]\nlisten = \"192.0.2.1\"\n"
+	case keys.TableLISPSite:
+		return "[lisp]\nlisten = \"192.0.2.1\"\n" + lispSite
 	case keys.TablePeerPath:
 		tunnel = "[[tunnel]]\nname = \"six0\"\nmode = \"gre\"\nlocal = \"192.0.2.1\"\n" + peer("b", "192.0.2.2", "10.0.0.2/32")
 	}
@@ -102,6 +106,8 @@ func bare(k keys.Key) string {
 	}
 	return tunnel + k.Table + "\n" + encap
 }
+
+const lispSite = "[[lisp.site]]\nname = \"a\"\nkey_file = \"/key\"\neid = \"2001:db8:e1::/48\"\n"
 
 // required are the keys that a path must have, by encapsulation.
 var required = map[string]string{

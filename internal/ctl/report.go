@@ -21,6 +21,7 @@ func report(s api.Status, now time.Time) [][]cell {
 		r.tunnel(t)
 	}
 	r.broker(s.Broker)
+	r.mapServer(s.LISP)
 	r.gateway(s.Gateway)
 	if len(s.Stray.Drops) > 0 {
 		r.line(cell{"packets of no tunnel", none})

@@ -53,6 +53,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	o.add(logLimited, float64(c.logs.Limited()))
 	o.traffic("", "", "in", &s.Stray)
 	o.gateway(s.Gateway)
+	o.mapServer(s.LISP)
 	if o.broker(s.Broker); c.clients != nil {
 		c.clients.BrokerClients(o.client)
 	}
@@ -96,6 +97,23 @@ func (o sink) broker(b *api.BrokerStatus) {
 		o.add(brokerAccounts, float64(b.Accounts))
 		o.add(brokerLeases, float64(b.Leases))
 		o.add(brokerFree, float64(b.FreePrefixes))
+	}
+}
+
+// mapServer sends the state of [lisp].
+func (o sink) mapServer(m *api.MapServerStatus) {
+	if m == nil {
+		return
+	}
+	o.add(lispSites, float64(m.Registered), "registered")
+	o.add(lispSites, float64(m.Sites-m.Registered), "unregistered")
+	o.add(lispPrefixes, float64(m.Prefixes))
+	o.add(lispReady, boolValue(m.Error == ""))
+	for what, n := range m.Served {
+		o.add(lispServed, float64(n), what)
+	}
+	for reason, n := range m.Refused {
+		o.add(lispRefused, float64(n), reason)
 	}
 }
 

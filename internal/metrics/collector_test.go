@@ -69,6 +69,9 @@ func TestExposition(t *testing.T) {
 		"broker_client_packets_total account=" + odd + " direction=in": 29, "broker_client_packets_total account=" + odd + " direction=out": 27,
 		"broker_client_bytes_total account=" + odd + " direction=in": 30, "broker_client_bytes_total account=" + odd + " direction=out": 28,
 
+		"lisp_sites state=registered": 37, "lisp_sites state=unregistered": 2, "lisp_prefixes": 38, "lisp_ready": 1,
+		"lisp_messages_total what=replied": 40, "lisp_refused_total reason=wrong_key": 41,
+
 		"tunnel_info mode=4in6in4 tunnel=six0": 1, "tunnel_ready tunnel=six0": 1, "tunnel_mtu_bytes tunnel=six0": 1440,
 		"repairs_total tunnel=six0 what=route": 17,
 		"session_up tunnel=six0":               1, "session_attempts_total result=success tunnel=six0": 25, "session_attempts_total result=failure tunnel=six0": 26,

@@ -127,6 +127,12 @@ var (
 	brokerPackets  = counter("broker_client_packets_total", "Inner packets of a client that is connected; from the client: in.", labelAccount, labelDirection)
 	brokerBytes    = counter("broker_client_bytes_total", "Bytes of the inner packets of a client that is connected.", labelAccount, labelDirection)
 
+	lispSites    = gauge("lisp_sites", "Sites of the LISP map server; state: registered or unregistered. Absent without [lisp].", labelState)
+	lispPrefixes = gauge("lisp_prefixes", "Prefixes that are registered with the LISP map server.")
+	lispReady    = gauge("lisp_ready", "Whether the LISP map server can store the nonces of registrations; otherwise it refuses all.")
+	lispServed   = counter("lisp_messages_total", "Messages that the LISP map server has served: registrations, requests that it has forwarded, replies with a mapping, and that there is none.", labelWhat)
+	lispRefused  = counter("lisp_refused_total", "Messages that the LISP map server has refused, by reason.", labelReason)
+
 	defaultRoute = gauge("gateway_default_route_active", "Whether all packets without another route go into the tunnel; absent without default_route.", labelTunnel)
 	masquerading = gauge("gateway_masquerade_active", "Whether packets from the tunnels leave through the interface with this host's address; absent without masquerade.", "interface")
 

@@ -89,6 +89,7 @@ func busy() *still {
 			Accounts: 31, Leases: 32, FreePrefixes: 33, Clients: map[string]int{"ayiya": 34},
 			Refused: []api.BrokerRefusals{{Protocol: "tic", Reason: "wrong_secret", Count: 35}},
 		},
+		LISP: &api.MapServerStatus{Sites: 39, Registered: 37, Prefixes: 38, Served: map[string]uint64{"replied": 40}, Refused: map[string]uint64{"wrong_key": 41}},
 		Gateway: &api.GatewayStatus{
 			DefaultRoute: &api.DefaultRouteStatus{Tunnel: "six0", State: api.GatewayActive, IPv4: true},
 			Masquerade:   &api.MasqueradeStatus{Interfaces: []string{"eth0", "ppp0"}, State: api.GatewayWaiting, Missing: []string{"ppp0"}},

@@ -93,7 +93,7 @@ type needs struct {
 	lowPort   bool     // metrics, or the UDP port of a path, below 1024
 	files     []string // directories of files with secrets and certificates
 	connects  []uint16 // ports of TCP to which the daemon connects
-	store     bool     // the broker's store is a file, which is open already
+	store     bool     // the store of the broker or of the map server is a file, which is open already
 	off       bool     // no sandbox
 }
 
@@ -109,6 +109,7 @@ func needsOf(cfg *config.Config, file string) needs {
 	// A module matters even if the file has no tunnel of its protocol: a reload may add one.
 	n.filter = cfg.Security.PacketFilter || hasGateway(cfg) || nft.KernelMayAnswer(modules)
 	n.addBroker(&cfg.Broker)
+	n.addMapServer(&cfg.LISP)
 	for i := range cfg.Tunnels {
 		t := &cfg.Tunnels[i]
 		n.lowPort = n.lowPort || lowPath(t) != nil
@@ -204,6 +205,7 @@ func (s *Sandbox) Allows(cfg *config.Config) error {
 		}
 	}
 	problems = append(problems, s.brokerProblems(&cfg.Broker)...)
+	problems = append(problems, s.mapServerProblems(&cfg.LISP)...)
 	if len(problems) > 0 {
 		return problems.Sorted()
 	}

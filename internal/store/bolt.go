@@ -122,12 +122,12 @@ func (b *Bolt) explain(err error) error {
 	case errors.Is(err, ErrConflict):
 		return err
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
-		return fmt.Errorf("broker store %s: %w (%w): free some on that file system; leases that exist are served", b.path, ErrFull, err)
+		return fmt.Errorf("store %s: %w (%w): free some on that file system; what is known already is served", b.path, ErrFull, err)
 	case errors.As(err, &no): // the kernel may have dropped what fsync could not write
-		b.broken = fmt.Errorf("broker store %s: %w: it could not be written (%w): check the disk, then restart sixfourd; leases that exist are served", b.path, ErrAway, err)
+		b.broken = fmt.Errorf("store %s: %w: it could not be written (%w): check the disk, then restart sixfourd; what is known already is served", b.path, ErrAway, err)
 		return b.broken
 	}
-	return fmt.Errorf("broker store %s: %w", b.path, err)
+	return fmt.Errorf("store %s: %w", b.path, err)
 }
 
 // Renew implements Store. A file has no other users.

@@ -26,7 +26,7 @@ const lockPatience = time.Second
 func OpenBolt(path string) (*Bolt, error) {
 	dir, err := trusted.OpenDir(filepath.Dir(path), true, trusted.Owners{Users: trusted.OwnersNamed(daemonUser).Users})
 	if err != nil {
-		return nil, fmt.Errorf("broker store: %w", err)
+		return nil, fmt.Errorf("store: %w", err)
 	}
 	defer dir.Close()
 	f := file{dir: dir, path: path, name: filepath.Base(path)}
@@ -63,7 +63,7 @@ type damage struct{ error }
 
 // damaged returns the error of a file whose content is not a store.
 func damaged(path string, why error) error {
-	return fmt.Errorf("broker store %s is damaged: %w: nothing in it was changed; stop sixfourd, move the file to another name, and put the last backup in its place (docs/broker-store.md, Backup); without one, sixfourd begins an empty store, and clients get other prefixes", path, why)
+	return fmt.Errorf("store %s is damaged: %w: nothing in it was changed; stop sixfourd, move the file to another name, and put the last backup in its place (docs/broker-store.md, Backup); without one, sixfourd begins an empty store: the clients of a broker get other prefixes", path, why)
 }
 
 // explain returns an error with the path and what to do.
@@ -72,17 +72,17 @@ func (f *file) explain(err error) error {
 	case errors.As(err, new(damage)), errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum):
 		return damaged(f.path, err)
 	case errors.Is(err, berrors.ErrVersionMismatch):
-		return fmt.Errorf("broker store %s was written by a newer version: install that one; the file is as it was", f.path)
+		return fmt.Errorf("store %s was written by a newer version: install that one; the file is as it was", f.path)
 	case errors.Is(err, berrors.ErrTimeout):
-		return fmt.Errorf("broker store %s: %w", f.path, ErrInUse)
+		return fmt.Errorf("store %s: %w", f.path, ErrInUse)
 	case errors.Is(err, unix.ELOOP):
-		return fmt.Errorf("broker store %s is a symbolic link: name the file that it leads to", f.path)
+		return fmt.Errorf("store %s is a symbolic link: name the file that it leads to", f.path)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return fmt.Errorf("broker store %s: %w: it belongs to another user: chown it to the user of sixfourd", f.path, err)
+		return fmt.Errorf("store %s: %w: it belongs to another user: chown it to the user of sixfourd", f.path, err)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return fmt.Errorf("broker store %s: %w (%w): free some on that file system", f.path, ErrFull, err)
+		return fmt.Errorf("store %s: %w (%w): free some on that file system", f.path, ErrFull, err)
 	}
-	return fmt.Errorf("broker store %s: %w", f.path, err)
+	return fmt.Errorf("store %s: %w", f.path, err)
 }
 
 // ErrInUse is the error for a file that another process has open.
@@ -225,7 +225,7 @@ func (f *file) check() (err error) {
 		case first != nil:
 			return first
 		case tx.Bucket(itemBucket) == nil:
-			return errors.New("it is no broker's store, or one of a newer version: name another path, or install that version; the file is as it was")
+			return errors.New("it is no store of sixfour, or one of a newer version: name another path, or install that version; the file is as it was")
 		}
 		return tx.Bucket(itemBucket).ForEach(func(k, v []byte) error {
 			if _, err := decode(string(k), v); err != nil {

@@ -1,5 +1,5 @@
-// Package store keeps the broker's accounts and leases: a map of keys and values that survives
-// the process. Bolt is a file of one machine; package etcd is for several servers together.
+// Package store keeps the broker's accounts and leases, and the registrations of the LISP map
+// server: a map of keys and values that survives the process. Bolt is a file of one machine; package etcd is for several servers together.
 //
 // Each change of the map has a revision, a number that grows. The version of a key is the
 // revision of its last change.
@@ -77,7 +77,7 @@ type Changes struct {
 // The errors of stores; others wrap them with what happened and what to do.
 var (
 	ErrConflict  = errors.New("another change came first")
-	ErrFull      = errors.New("no space left for the broker's store")
-	ErrAway      = errors.New("the broker's store does not answer")
-	ErrNoSession = errors.New("the session with the broker's store has ended")
+	ErrFull      = errors.New("no space left for the store")
+	ErrAway      = errors.New("the store does not answer")
+	ErrNoSession = errors.New("the session with the store has ended")
 )

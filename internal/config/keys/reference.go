@@ -241,4 +241,4 @@ var reference = slices.Concat([]Key{
 	{Table: TablePeer, Name: "remote6", Values: "an IPv6 address", Needed: "in `4in6in4` and stacks like it", Meaning: "the peer's address in the IPv6 layer"},
 	{Table: TablePeer, Name: "allowed", Values: "prefixes", Needed: "always", Meaning: "prefixes behind the peer: packets to them go to this peer, and its packets must come from them"},
 	{Table: TablePeer, Name: "probe", Values: "an inner address", Meaning: "as in `[[tunnel]]`; an address in `allowed`"},
-}, PathReference(TablePeerPath, "that of the peer"), brokerReference)
+}, PathReference(TablePeerPath, "that of the peer"), brokerReference, lispReference)

@@ -33,6 +33,8 @@ func Names() map[string][]string {
 		keys.TableBroker:  slices.DeleteFunc(tree.Names(brokerKeys), func(name string) bool { return name == "listen" }),
 
 		keys.TableBrokerListen: tree.Names(listenerKeys),
+		keys.TableLISP:         slices.DeleteFunc(tree.Names(lispKeys), func(name string) bool { return name == "site" }),
+		keys.TableLISPSite:     tree.Names(lispSiteKeys),
 	}
 }
 
@@ -44,8 +46,8 @@ func Default() config.Config {
 	}
 }
 
-// All are the tables of a file besides the tunnels, which must be read before: [broker] is
-// checked against them, and [gateway], the last one, if there was no problem.
+// All are the tables of a file besides the tunnels, which must be read before: [broker] and
+// [lisp] are checked against them, and [gateway], the last one, if there was no problem.
 var All = []tree.Key[*config.Config]{
 	{Name: "log", Read: func(r *problem.Report, e tree.Entry, c *config.Config) {
 		if isTable(r, e) {
@@ -69,6 +71,7 @@ var All = []tree.Key[*config.Config]{
 		}
 	}},
 	{Name: "broker", Read: readBroker},
+	{Name: "lisp", Read: readLISP},
 	{Name: "gateway", Read: readGateway},
 }
 
