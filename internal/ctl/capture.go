@@ -1,16 +1,13 @@
 package ctl
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"os/signal"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -82,15 +79,15 @@ several paths. A packet is written if it matches its inner or its outer form.`,
 			signal.Ignore(unix.SIGPIPE)
 			defer watchReader(f, cancel)()
 		}
-		copying := &copier{out: bufio.NewWriterSize(out, 1<<16), start: time.Now()}
-		err = copying.copy(ctx, stream)
+		copying := pcapng.NewCopier(out)
+		err = copying.Copy(ctx, stream)
 		if f, ok := out.(*os.File); ok && path != "-" {
 			err = errors.Join(err, f.Close())
 		}
-		if errors.Is(err, unix.EPIPE) && copying.lost == 0 {
+		if errors.Is(err, unix.EPIPE) && copying.Lost == 0 {
 			return nil
 		}
-		fmt.Fprintln(errorOutput(cmd), "sixfourctl: "+copying.summary(path))
+		fmt.Fprintln(errorOutput(cmd), "sixfourctl: "+summary(copying, path))
 		return fail(err)
 	}
 	return cmd
@@ -123,97 +120,14 @@ func watchReader(f *os.File, gone func()) (stop func()) {
 	}
 }
 
-// copier copies a capture block by block, and counts its packets.
-type copier struct {
-	out   *bufio.Writer
-	start time.Time
-
-	packets  uint64 // inner and outer counted as one
-	written  []uint64
-	lost     uint64 // packets lost in the daemon
-	lastID   uint64 // ID of the last packet
-	complete bool   // the daemon has written the final statistics
-}
-
-// copy copies until the daemon or ctx ends the capture. The output is then complete, unless
-// writing failed.
-func (c *copier) copy(ctx context.Context, from io.Reader) error {
-	in := bufio.NewReaderSize(from, 1<<16)
-	blocks := pcapng.NewBlocks(in)
-	for {
-		if in.Buffered() == 0 { // show packets as they arrive
-			if err := c.out.Flush(); err != nil {
-				return err
-			}
-		}
-		b, err := blocks.Next()
-		switch {
-		case errors.Is(err, io.EOF):
-			return c.out.Flush()
-		case err != nil && ctx.Err() != nil: // stopped by the user
-			c.end()
-			return c.out.Flush()
-		case err != nil:
-			c.end()
-			return errors.Join(fmt.Errorf("the capture has ended: %w", err), c.out.Flush())
-		}
-		if err := c.count(b); err != nil {
-			return err
-		}
-		if _, err := c.out.Write(b.Raw); err != nil {
-			return err
-		}
-	}
-}
-
-func (c *copier) count(b *pcapng.Block) error {
-	switch b.Type {
-	case pcapng.BlockInterface:
-		c.written = append(c.written, 0)
-	case pcapng.BlockPacket:
-		c.complete = false
-		p, err := b.PacketInfo()
-		if err != nil {
-			return err
-		}
-		if p.ID != c.lastID {
-			c.packets++
-			c.lastID = p.ID
-		}
-		if p.Interface < len(c.written) {
-			c.written[p.Interface]++
-		}
-		c.lost += p.Dropped
-	case pcapng.BlockStatistics:
-		c.complete = true
-		s, err := b.Statistics()
-		if err != nil {
-			return err
-		}
-		c.lost = max(c.lost, s.Lost)
-	}
-	return nil
-}
-
-// end writes the final statistics, if the daemon has not.
-func (c *copier) end() {
-	if c.complete {
-		return
-	}
-	now := time.Now()
-	for i, n := range c.written {
-		// An error here is repeated by the next flush.
-		_, _ = c.out.Write(pcapng.AppendStatistics(nil, &pcapng.Statistics{Interface: i, Time: now, Start: c.start, Stop: now, Received: n, Lost: c.lost}))
-	}
-}
-
-func (c *copier) summary(path string) string {
-	s := fmt.Sprintf("%d packets captured", c.packets)
+// summary says how many packets were captured.
+func summary(c *pcapng.Copier, path string) string {
+	s := fmt.Sprintf("%d packets captured", c.Packets)
 	if path != "-" {
 		s += " into " + path
 	}
-	if c.lost > 0 {
-		s += fmt.Sprintf(", %d more lost, because the capture was read too slowly: use a filter to capture fewer", c.lost)
+	if c.Lost > 0 {
+		s += fmt.Sprintf(", %d more lost, because the capture was read too slowly: use a filter to capture fewer", c.Lost)
 	}
 	return s
 }
