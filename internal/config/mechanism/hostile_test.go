@@ -40,6 +40,10 @@ type role struct {
 	// ratio is the most that is sent for a packet of a stranger, in bytes for each of its
 	// bytes, with all headers.
 	ratio float64
+	// asking is the most that is sent to find destinations that do not answer, in bytes for each
+	// byte of packets to them; 0: 1. A Map-Request has up to three times the size of a packet, is
+	// repeated, and goes to the map resolver.
+	asking float64
 	// trusting says that the mechanism believes whoever is its server or router by the outer
 	// address alone, and so has to be used inside a site.
 	trusting bool
@@ -75,8 +79,8 @@ var roles = []role{
 	{mode: "6a44", name: "relay", keys: "role = 'relay'\nprefix = '2001:db8:44::/48'\n", local: local, ratio: 1, packets: packets6a44},
 	{mode: "6bed4", name: "peer", keys: "role = 'peer'\nrouter = '" + other + "'\nport = 40000\n", local: local, ratio: 1, asks: "router", packets: packets6bed4},
 	{mode: "6bed4", name: "router", keys: "role = 'router'\nprefix = '2001:db8:b:b::/64'\n", local: local, ratio: 1.53, packets: packets6bed4},
-	{mode: "lisp", name: "xtr", keys: "role = 'xtr'\neid = ['2001:db8:e1::/48', '10.1.0.0/16']\nmap_resolver = '" + other + "'\n", local: local, ratio: 1.2, packets: packetsLISP, toControl: isLISPControl},
-	{mode: "lisp", name: "pxtr", keys: "role = 'pxtr'\neid = ['2001:db8:e0::/44', '10.0.0.0/8']\nmap_resolver = '" + other + "'\n", local: local, packets: packetsLISP, toControl: isLISPControl},
+	{mode: "lisp", name: "xtr", keys: "role = 'xtr'\neid = ['2001:db8:e1::/48', '10.1.0.0/16']\nmap_resolver = '" + other + "'\n", local: local, ratio: 1.2, asking: 9, packets: packetsLISP, toControl: isLISPControl},
+	{mode: "lisp", name: "pxtr", keys: "role = 'pxtr'\neid = ['2001:db8:e0::/44', '10.0.0.0/8']\nmap_resolver = '" + other + "'\n", local: local, asking: 9, packets: packetsLISP, toControl: isLISPControl},
 	{mode: "map_e", name: "ce", keys: "role = 'ce'\nprefix = '2001:db8:12:3400::/56'\nborder_relay = '" + local6 + "'\n" + ruleMAP + "\n", packets: packetsMAP(edgeAt)},
 	{mode: "map_e", name: "br", keys: "role = 'br'\nlocal = '" + local6 + "'\n" + ruleMAP + "\n", packets: packetsMAP(local6)},
 	{mode: "lw4o6", name: "b4", keys: "role = 'b4'\nlocal = '2001:db8:a::1'\nborder_relay = '" + local6 + "'\nbindings = [{ ipv4 = '192.0.2.1', psid_len = 10, psid = 16 }]\n", packets: packetsMAP("2001:db8:a::1")},
@@ -335,7 +339,7 @@ func TestFlood(t *testing.T) {
 }
 
 // A host behind the interface that sends to any number of destinations does not make a node use
-// more and more memory either. What it waits for ages.
+// more and more memory either, or send much more than it got. What it waits for ages.
 func TestScan(t *testing.T) {
 	for i := range roles {
 		r := &roles[i]
@@ -344,7 +348,7 @@ func TestScan(t *testing.T) {
 			random := rand.New(rand.NewPCG(uint64(i), 2))
 			n.send()
 			quiet := n.entries()
-			before := memory()
+			before, in, out := memory(), 0, 0
 			for range floodSize {
 				n.now = n.now.Add(floodPause)
 				_, inner := n.packets(random, n.stranger(random), n.me())
@@ -355,14 +359,22 @@ func TestScan(t *testing.T) {
 						inner = slices.Concat(inner[:12], inner[16:20], inner[12:16], inner[20:])
 					}
 					n.leave(inner)
+					in += len(inner)
 				}
-				n.send()
+				out += n.send()
 			}
 			if used := memory() - before; used > mostMemory {
 				t.Errorf("%d bytes of memory are used", used)
 			}
 			if e := n.entries(); e > mostEntries {
 				t.Errorf("%d nodes are known", e)
+			}
+			for range 300 {
+				n.now = n.now.Add(time.Second)
+				out += n.send()
+			}
+			if float64(out) > max(1, r.asking)*float64(in) {
+				t.Errorf("%d bytes are sent to find destinations, for packets of %d", out, in)
 			}
 			for range 300 {
 				n.now = n.now.Add(time.Minute)
