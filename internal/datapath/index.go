@@ -93,37 +93,36 @@ func (x *index) find(a address, is func(*End) bool) *End {
 
 // match4 returns the entry that matches a packet over IPv4, among those with its addresses.
 // Payload is what follows the delivery header. A packet that matches no framing, such as
-// GRE with an unknown key, goes to the first entry of its protocol, which drops it.
-func (x *index) match4(pkt []byte, protocol byte, payload []byte) *End {
+// GRE with an unknown key, goes to the first entry of its protocol, which drops it; then ok is
+// false.
+func (x *index) match4(pkt []byte, protocol byte, payload []byte) (first *End, ok bool) {
 	a := pair4(pkt[12:])
-	var first *End
 	for e := x.bucket(&a).Load(); e != nil; e = e.next.Load() {
 		if e.at.pair[0] != a.pair[0] || e.protocol != protocol {
 			continue
 		}
 		if e.framing == nil || e.framing.Matches(payload) {
-			return e
+			return e, true
 		}
 		if first == nil {
 			first = e
 		}
 	}
-	return first
+	return first, false
 }
 
 // match6 is match4 for a packet over IPv6.
-func (x *index) match6(a address, protocol byte, payload []byte) *End {
-	var first *End
+func (x *index) match6(a address, protocol byte, payload []byte) (first *End, ok bool) {
 	for e := x.bucket(&a).Load(); e != nil; e = e.next.Load() {
 		if e.protocol != protocol || e.at != a {
 			continue
 		}
 		if e.framing == nil || e.framing.Matches(payload) {
-			return e
+			return e, true
 		}
 		if first == nil {
 			first = e
 		}
 	}
-	return first
+	return first, false
 }

@@ -182,12 +182,25 @@ func (t *Table) Conflict(e *End) *End {
 // link-local address at which the packet arrived, or 0. Nil means that there is no entry,
 // but one in any may still match.
 func (t *Table) Find(pkt []byte, zone uint32) *End {
+	var e *End
+	var ok bool
 	if header.Version(pkt) == 6 {
 		ip := header.IPv6(pkt)
-		return t.over6.match6(pair6(pkt[8:], zone), ip.NextHeader(), ip.Payload())
+		e, ok = t.over6.match6(pair6(pkt[8:], zone), ip.NextHeader(), ip.Payload())
+	} else {
+		ip := header.IPv4(pkt)
+		e, ok = t.over4.match4(pkt, ip.Protocol(), pkt[min(len(pkt), max(ip.HeaderLen(), header.IPv4Len)):])
 	}
-	ip := header.IPv4(pkt)
-	return t.over4.match4(pkt, ip.Protocol(), pkt[min(len(pkt), max(ip.HeaderLen(), header.IPv4Len)):])
+	if !ok && e != nil && t.isToAny(pkt) {
+		return nil
+	}
+	return e
+}
+
+// isToAny reports whether an entry in any may match a packet: a peer with which there is a tunnel in
+// UDP can be a node of an automatic tunnel at other ports, too.
+func (t *Table) isToAny(pkt []byte) bool {
+	return slices.ContainsFunc(t.toAny(header.Dest(pkt)), func(e *End) bool { return e.ports.Local != 0 && e.takes(pkt) })
 }
 
 // about returns the entry of the packet that an ICMP message concerns. Quote begins with

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -71,6 +72,34 @@ func TestFind(t *testing.T) {
 		if c.want < 0 && got != nil || c.want >= 0 && got != ends[c.want] {
 			t.Errorf("%s: %+v, want that of %d", c.name, got, c.want)
 		}
+	}
+}
+
+// A peer with which there is a tunnel in UDP can be a node of an automatic tunnel at other ports,
+// too: packets to these go to the latter.
+func TestFindBeside(t *testing.T) {
+	local, remote := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1")
+	fixed := endOf(encap.Layer{Kind: encap.SixInFour.With(framing.FOU{Local: 5555, Remote: 5555}), Local: local, Remote: remote})
+	l := encap.Layer{Kind: encap.InLISP, Local: local, Resolver: &StaticHop{}}
+	automatic := endOf(l)
+	table := NewTable(1)
+	table.Replace(nil, []*End{fixed})
+	at := func(port uint16) []byte {
+		return arriving("198.51.100.1", "192.0.2.1", header.UDP, 16, 246, byte(port>>8), byte(port), 0, 8, 0, 0)
+	}
+	for _, port := range []uint16{5555, 4342, 9} {
+		if got := table.Find(at(port), 0); got != fixed {
+			t.Errorf("alone, port %d: %p", port, got)
+		}
+	}
+	table.Replace(nil, []*End{automatic})
+	for port, want := range map[uint16]*End{5555: fixed, 4341: nil, 4342: nil} {
+		if got := table.Find(at(port), 0); got != want {
+			t.Errorf("port %d: %p, want %p", port, got, want)
+		}
+	}
+	if !slices.Contains(table.toAny(local), automatic) {
+		t.Error("the automatic tunnel has no entry")
 	}
 }
 
