@@ -221,11 +221,14 @@ func (d *daemon) exit(t *testing.T) int {
 	return 0
 }
 
-// status requests the daemon's status, and returns it and its first tunnel.
+// status requests the daemon's status, and returns it and its first tunnel, if there is one.
 func (d *daemon) status(t *testing.T) (api.Status, api.TunnelStatus) {
 	t.Helper()
 	s, err := client.Status(t.Context(), d.socket)
 	must(t, err)
+	if len(s.Tunnels) == 0 {
+		return s, api.TunnelStatus{}
+	}
 	return s, s.Tunnels[0]
 }
 
