@@ -15,13 +15,14 @@ type content struct {
 	bare     int    // IP version, if nothing stands before the inner packet; 0: codec says it
 	port     uint16 // if the framing has ports, ours, so that not everything between the ends is for the layer; 0: it has none
 	control  uint16 // the port of control messages, or the same
+	group    uint16 // the port of a multicast group, or the same
 	codec    framing.Codec
 	record   *Record
 }
 
 func newContent(k Kind, rec *Record) content {
 	p := k.Properties()
-	c := content{protocol: p.Protocol, session: p.Session, port: p.Ports.Local, control: cmp.Or(p.Ports.Control, p.Ports.Local), codec: k.framing.Codec(rec.framings()), record: rec}
+	c := content{protocol: p.Protocol, session: p.Session, port: p.Ports.Local, control: cmp.Or(p.Ports.Control, p.Ports.Local), group: cmp.Or(p.Ports.Group, p.Ports.Local), codec: k.framing.Codec(rec.framings()), record: rec}
 	if f, ok := k.framing.(framing.Bare); ok {
 		c.bare = int(f)
 	}
@@ -35,7 +36,7 @@ func (c *content) passes(pkt []byte, at int) bool {
 		return false
 	}
 	_, to := header.Ports(pkt[at:])
-	return to != c.port && to != c.control
+	return to != c.port && to != c.control && to != c.group
 }
 
 // open checks and removes what is in front of the inner packet at pkt[at:], and copies the

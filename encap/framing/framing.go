@@ -90,6 +90,9 @@ type Ports struct {
 	// Control is another port of ours, at which control messages of the mechanism arrive: Open
 	// returns them with drop.UnknownProtocol. 0: there is none.
 	Control uint16
+	// Group is the port at which a multicast group of the mechanism is received. What arrives
+	// there are control messages, too. 0: there is none.
+	Group uint16
 	// Beside is the number of another protocol, whose packets have no ports, and are sent and
 	// received beside those of the framing: those of form 1 (resolve.Endpoint). Nothing stands
 	// between their delivery header and the inner packet. 0: there is none.
@@ -107,7 +110,9 @@ func (p Ports) matches(b []byte) bool {
 }
 
 // takes reports whether packets to a port of ours are for the framing.
-func (p Ports) takes(to uint16) bool { return to == p.Local || to == p.Control && to != 0 }
+func (p Ports) takes(to uint16) bool {
+	return to == p.Local || to == p.Control && to != 0 || to == p.Group && to != 0
+}
 
 // Clash reports whether packets that arrive at two framings with the same Identity cannot be
 // told apart by their ports.

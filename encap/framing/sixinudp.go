@@ -21,6 +21,7 @@ const (
 type SixInUDP struct {
 	Local      uint16 // our port
 	Control    uint16 // another port of ours, at which only control messages arrive; 0: there is none
+	Group      uint16 // the same for a multicast group
 	Keepalives bool   // a datagram without payload is a control message, too
 	Plain      bool   // there are packets of protocol 41, too
 	NoChecksum bool   // the UDP checksum is 0
@@ -30,7 +31,7 @@ type SixInUDP struct {
 func (f SixInUDP) Properties() Properties {
 	fou := f.fou()
 	p := fou.properties(header.UDPLen)
-	p.Ports.Control = f.Control
+	p.Ports.Control, p.Ports.Group = f.Control, f.Group
 	p.Ports.Unsummed = f.NoChecksum
 	if f.Plain {
 		p.Ports.Beside = header.ProtoIPv6
@@ -43,7 +44,7 @@ func (f SixInUDP) fou() FOU { return FOU{Local: f.Local, Version: 6, NoChecksum:
 // Matches reports whether a UDP header has our port.
 func (f SixInUDP) Matches(b []byte) bool { return f.ports().matches(b) }
 
-func (f SixInUDP) ports() Ports { return Ports{Local: f.Local, Control: f.Control} }
+func (f SixInUDP) ports() Ports { return Ports{Local: f.Local, Control: f.Control, Group: f.Group} }
 
 // Codec returns the codec for the headers.
 func (f SixInUDP) Codec(s *State) Codec {

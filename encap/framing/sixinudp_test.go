@@ -19,7 +19,8 @@ func TestSixInUDPControl(t *testing.T) {
 	}{
 		{SixInUDP{Local: 50001, Control: 3544}, 50001, true, drop.None},
 		{SixInUDP{Local: 50001, Control: 3544}, 3544, true, drop.UnknownProtocol},
-		{SixInUDP{Local: 3544, Control: 3544}, 3544, true, drop.None},
+		{SixInUDP{Local: 50001, Group: 3544}, 3544, true, drop.UnknownProtocol},
+		{SixInUDP{Local: 3544, Group: 3544}, 3544, true, drop.None},
 		{SixInUDP{Local: 50001}, 3544, false, drop.None},
 		{SixInUDP{Local: 50001}, 0, false, drop.None},
 	} {

@@ -221,7 +221,7 @@ type Lease struct {
 // Joiner is an Agent that must receive packets at more than the local address. Groups returns
 // the IPv4 multicast groups to join on the interface of the local address, which may change
 // when something was learnt; or, with a framing that has ports, further addresses of this
-// host, and at most one group, which is joined at the port of control messages.
+// host, and at most one group, which is joined at its port for groups.
 type Joiner interface {
 	Groups() []netip.Addr
 }

@@ -76,7 +76,7 @@ func TestMechanisms(t *testing.T) {
 				`8:1: role contradicts mode "6in4", which has no such key: leave it out, or choose mode "6to4", "6rd", "teredo", "6a44", "6bed4", "lisp", "map_e" or "lw4o6"`,
 			)},
 		{tunnel("teredo", "auto", "") + "role = 'client'\nserver = '192.0.2.7'\nuser = 'u'\npassword_file = '/p'\n", ""},
-		{tunnel("teredo", "auto", "") + "role = 'client'\nserver = '192.0.2.7'\ndiscovery = 'no'\nbeside_native = 'yes'\n", ""},
+		{tunnel("teredo", "auto", "") + "role = 'client'\nserver = '192.0.2.7'\ndiscovery = 'no'\nmeasure_refresh = 'yes'\nbeside_native = 'yes'\n", ""},
 		{tunnel("teredo", "auto", "") + "role = 'client'\nserver = '192.0.2.7'\nuser = 'u'\n",
 			"7:8: user needs password_file: set it to a file with the password that the server and its clients have, or leave user out"},
 		{tunnel("teredo", "192.0.2.1", "") + "role = 'server'\nbind = ['192.0.2.1', '192.0.2.2']\npassword_file = '/p'\n",

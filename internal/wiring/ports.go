@@ -50,7 +50,10 @@ func Ports(w *datapath.Wire, mark uint32, shards int) iter.Seq2[ports.Key, ports
 		if !yield(Port(l, w.Hop.Device, mark), need(l.Kind, shards)) || !yield(ICMPPort(l.Local)) {
 			return
 		}
-		if k, ok := controlPort(l, w.Hop.Device, mark); ok && !yield(k, ports.Need{Keep: !k.At.IsValid()}) {
+		if k, ok := controlPort(l, w.Hop.Device, mark); ok && !yield(k, ports.Need{Keep: true}) {
+			return
+		}
+		if k, ok := portOfGroup(l, w.Hop.Device); ok && !yield(k, ports.Need{}) {
 			return
 		}
 		if beside := besideKind(l); beside != nil && !yield(Port(beside, w.Hop.Device, mark), need(beside.Kind, shards)) {
@@ -87,7 +90,7 @@ func originBeside(w *datapath.Wire, mark uint32) (from ports.Origin, ok bool) {
 
 // controlPort returns the port at which the control messages of a layer arrive; not ok: they
 // arrive with its packets, or there are none. They leave through Port: a sender of UDP sends
-// packets from other ports, too. If the layer receives a multicast group, they arrive there.
+// packets from other ports, too.
 func controlPort(l *encap.Layer, device int, mark uint32) (k ports.Key, ok bool) {
 	port := l.Kind.Properties().Ports.Control
 	if port == 0 {
@@ -95,12 +98,19 @@ func controlPort(l *encap.Layer, device int, mark uint32) (k ports.Key, ok bool)
 	}
 	k = Port(l, device, mark)
 	k.Local = netip.AddrPortFrom(k.Local.Addr(), port)
+	return k, true
+}
+
+// portOfGroup returns the port at which a layer that has ports receives a multicast group; not
+// ok: it receives none.
+func portOfGroup(l *encap.Layer, device int) (k ports.Key, ok bool) {
+	port := l.Kind.Properties().Ports.Group
 	for _, group := range datapath.Groups(l) {
-		if group.IsMulticast() {
-			k.Local, k.Mark, k.At, k.Device = netip.AddrPortFrom(group, port), 0, l.Local, device
+		if port != 0 && group.IsMulticast() {
+			return ports.Key{Protocol: header.UDP, Local: netip.AddrPortFrom(group, port), At: l.Local, Device: device}, true
 		}
 	}
-	return k, true
+	return k, false
 }
 
 // hasAddresses reports whether a layer, which has ports, receives packets at further addresses
@@ -183,10 +193,10 @@ func Origin(w *datapath.Wire, mark uint32) ports.Origin {
 }
 
 // ReceiveProblem returns why packets with an outermost layer, over a device, cannot be
-// received, or "".
+// received, or "". A mechanism in UDP works without its multicast group.
 func ReceiveProblem(s *ports.Set, l *encap.Layer, device int, mark uint32) string {
 	err := s.Err(Port(l, device, mark))
-	if k, ok := controlPort(l, device, mark); ok && err == nil && !k.At.IsValid() { // a mechanism works without its multicast
+	if k, ok := controlPort(l, device, mark); ok && err == nil {
 		err = s.Err(k)
 	}
 	if HasPorts(l.Kind) {

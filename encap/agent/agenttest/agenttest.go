@@ -4,6 +4,7 @@ package agenttest
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -41,9 +42,13 @@ type Host struct {
 	At    []header.Mapping // inside
 	Out   uint32           // address outside
 	Kind  NAT
-	Maps  map[header.Mapping]uint16 // ports outside by destination; the zero mapping stands for all
-	Open  map[[2]uint64]bool        // outside port and remote end
-	Got   []header.IPv6             // packets for the interface
+	// Maps has the ports outside by destination; the zero mapping stands for all, and one
+	// that is only a port for all from a second port of the host.
+	Maps  map[header.Mapping]uint16
+	Life  time.Duration        // how long a port outside is kept that is not used; 0: for ever
+	Used  map[uint16]time.Time // when ports outside were used
+	Open  map[[2]uint64]bool   // outside port and remote end
+	Got   []header.IPv6        // packets for the interface
 	Drops map[drop.Reason]int
 	Inner func(h *Host, ip header.IPv6) // what the host does with a packet
 }
@@ -76,7 +81,7 @@ func (w *World) Add(name string, m resolve.Mechanism, port uint16, kind NAT, out
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	h := &Host{World: w, Name: name, Agent: r.(resolve.Agent), Kind: kind, Out: IP4(outside), Maps: map[header.Mapping]uint16{}, Open: map[[2]uint64]bool{}, Drops: map[drop.Reason]int{}}
+	h := &Host{World: w, Name: name, Agent: r.(resolve.Agent), Kind: kind, Out: IP4(outside), Maps: map[header.Mapping]uint16{}, Used: map[uint16]time.Time{}, Open: map[[2]uint64]bool{}, Drops: map[drop.Reason]int{}}
 	for _, a := range inside {
 		h.At = append(h.At, header.Mapping{Addr: IP4(a), Port: port})
 	}
@@ -121,6 +126,9 @@ func (h *Host) Step() time.Time {
 			if a := m.From.Addr(); a.IsValid() {
 				from.Addr = agent.Word(a)
 			}
+			if p := m.From.Port(); p != 0 {
+				from.Port = p
+			}
 			h.emit(from, agent.MappingOf(m.To), m.Bytes, m.TTL)
 		}
 	}
@@ -137,11 +145,17 @@ func (h *Host) emit(from, to header.Mapping, payload []byte, ttl byte) {
 		key := header.Mapping{}
 		if h.Kind == Symmetric {
 			key = to
+		} else if from.Port != h.At[0].Port {
+			key.Port = from.Port
+		}
+		if h.expired(h.Maps[key]) {
+			delete(h.Maps, key)
 		}
 		if h.Maps[key] == 0 {
 			h.Maps[key] = from.Port + uint16(1000*len(h.Maps))
 		}
 		from = header.Mapping{Addr: h.Out, Port: h.Maps[key]}
+		h.Used[from.Port] = h.World.Now
 		filter := to
 		if h.Kind == Restricted {
 			filter.Port = 0
@@ -170,6 +184,9 @@ func (h *Host) emit(from, to header.Mapping, payload []byte, ttl byte) {
 	}
 }
 
+// Has reports whether a mapping is one of the host's inside addresses.
+func (h *Host) Has(m header.Mapping) bool { return slices.Contains(h.At, m) }
+
 // Accepts reports whether a datagram reaches the host, and translates its destination.
 func (h *Host) Accepts(from header.Mapping, to *header.Mapping) bool {
 	for _, at := range h.At {
@@ -183,11 +200,23 @@ func (h *Host) Accepts(from header.Mapping, to *header.Mapping) bool {
 	if h.Kind == Restricted {
 		from.Port = 0
 	}
-	if !h.Open[[2]uint64{uint64(to.Port), pack(from)}] {
+	if !h.Open[[2]uint64{uint64(to.Port), pack(from)}] || h.expired(to.Port) {
 		return false
 	}
-	*to = h.At[0]
+	h.Used[to.Port] = h.World.Now
+	inside := h.At[0]
+	for key, port := range h.Maps {
+		if port == to.Port && key.Addr == 0 && key.Port != 0 {
+			inside.Port = key.Port
+		}
+	}
+	*to = inside
 	return true
+}
+
+// expired reports whether the NAT has forgotten a port outside.
+func (h *Host) expired(port uint16) bool {
+	return h.Life != 0 && h.World.Now.Sub(h.Used[port]) > h.Life
 }
 
 // Receive does what the datapath does with a datagram.

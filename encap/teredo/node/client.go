@@ -24,6 +24,9 @@ type Client struct {
 	// NoDiscovery makes the client neither send nor receive discovery bubbles. BesideNative
 	// makes it run although the host has native IPv6.
 	NoDiscovery, BesideNative bool
+	// Second is another UDP port, by which the client measures how long the NAT keeps a
+	// mapping; 0: it does not measure that.
+	Second uint16
 }
 
 // NewClient returns a client at a UDP port of a server, whose second address may be zero: then
@@ -65,7 +68,7 @@ func (m Client) Resolver(at resolve.Site) (resolve.Resolver, error) {
 	if native := nativeOf(at.Elsewhere); native.IsValid() && !m.BesideNative {
 		return nil, errors.New("teredo: this host has native IPv6 (" + native.String() + " on another interface), beside which a client does not run (RFC 4380 section 5.5): to use Teredo all the same, set beside_native = \"yes\"")
 	}
-	c := &client{links: links{Base: b, peers: newTable(maxClientPeers)}, qualification: qualification{port: m.Port, key: m.Key}, discovery: discovery{silent: m.NoDiscovery}}
+	c := &client{links: links{Base: b, peers: newTable(maxClientPeers)}, qualification: qualification{port: m.Port, key: m.Key}, discovery: discovery{silent: m.NoDiscovery}, measure: measure{port: m.Second}}
 	for i, h := range m.Hosts() {
 		addrs := []netip.Addr{h.Addr}
 		if !h.Addr.IsValid() {
@@ -117,6 +120,7 @@ type client struct {
 	self    atomic.Pointer[self]
 	qualification
 	discovery discovery
+	measure   measure
 }
 
 // self is what a qualified client knows of itself.
@@ -195,7 +199,7 @@ func (c *client) Hold(pkt []byte, now time.Time) bool {
 
 // Next solicits the server, and asks for the mappings of peers.
 func (c *client) Next(now time.Time) ([]resolve.Message, int, time.Time) {
-	again := nd.Earlier(c.qualify(now), c.announce(now))
+	again := nd.Earlier(nd.Earlier(c.qualify(now), c.announce(now)), c.measures(now))
 	again = nd.Earlier(again, c.advance(now, func(p *peer) bool { return c.question(p) }))
 	send, lost := c.Take()
 	lost += c.peers.lost

@@ -31,9 +31,9 @@ type discovery struct {
 // Framing returns the framing of the client's packets. Discovery bubbles arrive at the port of
 // servers.
 func (m Client) Framing() framing.Framing {
-	f := framing.SixInUDP{Local: m.Port}
+	f := framing.SixInUDP{Local: m.Port, Control: m.Second}
 	if !m.NoDiscovery {
-		f.Control = teredo.Port
+		f.Group = teredo.Port
 	}
 	return f
 }

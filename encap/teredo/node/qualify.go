@@ -106,12 +106,16 @@ func (c *client) qualify(now time.Time) time.Time {
 
 // interval returns a random time after which a silent server is asked again, so that clients
 // do not ask at the same time: 75 to 100 percent of the refresh interval.
-func (c *client) interval() time.Duration { return refresh - rand.N(refresh/4) }
+func (c *client) interval() time.Duration {
+	every := max(refresh, c.measure.lives)
+	return every - rand.N(every/4)
+}
 
 // lose forgets the mapping and all peers: the client begins again.
 func (c *client) lose(why string) {
 	c.self.Store(nil)
 	c.why, c.lost, c.discovery.next = why, true, time.Time{}
+	c.measure = measure{port: c.measure.port}
 	c.phase, c.tries, c.next = asksFirst, 0, time.Time{}
 	c.peers.all(func(*peer) bool { return false })
 	clear(c.asked)

@@ -14,6 +14,10 @@ func (c *client) Receive(o header.Outer, b []byte, now time.Time) (done bool) {
 		c.Why = c.discovered(header.MappingOf(o.From), b, now)
 		return true
 	}
+	if c.measure.port != 0 && o.At.Port() == c.measure.port {
+		c.Why = c.measured(header.MappingOf(o.From), b, now)
+		return true
+	}
 	var data bool
 	data, c.Why = c.receive(header.MappingOf(o.From), b, now)
 	return !data

@@ -222,6 +222,7 @@ var reference = slices.Concat([]Key{
 	{Table: TableTunnel, Modes: "`teredo`", Name: "bind", Values: "two IPv4 addresses", Needed: "with role `server`", Meaning: "the two addresses of the server; `local` may be left out"},
 	{Table: TableTunnel, Modes: "`teredo`", Name: "discovery", Values: "`yes`, `no`", Meaning: "at a client: whether it finds clients on the same link by multicast; left out: `yes`"},
 	{Table: TableTunnel, Modes: "`teredo`", Name: "beside_native", Values: "`yes`, `no`", Meaning: "at a client: whether it runs although this host has native IPv6; left out: `no`"},
+	{Table: TableTunnel, Modes: "`teredo`", Name: "measure_refresh", Values: "`yes`, `no`", Meaning: "at a client: whether it measures how long the NAT keeps a mapping, and asks the server less often if it can, with a second UDP port, beside `port`; left out: `no`"},
 	{Table: TableTunnel, Modes: "`teredo`, `6bed4`", Name: "port", Values: "1 to 65535", Meaning: "UDP port of a Teredo client or relay or of a 6bed4 node; left out: at a 6bed4 router 25790, otherwise another one each time the daemon starts, so that it cannot be guessed"},
 	{Table: TableTunnel, Modes: "`6bed4`", Name: "netid", Values: "0 to 65535", Meaning: "at a router, in place of `prefix`: the network is fc64:NETID:LOCAL::/64, where LOCAL is the IPv4 address `local`"},
 	{Table: TableTunnel, Modes: "`6bed4`", Name: "direct", Values: "`yes`, `no`", Meaning: "at a peer: whether packets go directly to other peers where their NATs let them; left out: `yes`"},

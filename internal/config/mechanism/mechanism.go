@@ -89,6 +89,7 @@ var Rows = []Row{
 		{Name: "port", Read: port(func(m *teredoKeys) *uint16 { return &m.port })},
 		{Name: "discovery", Read: yesNo(func(m *teredoKeys) *bool { return &m.discovery })},
 		{Name: "beside_native", Read: yesNo(func(m *teredoKeys) *bool { return &m.besideNative })},
+		{Name: "measure_refresh", Read: yesNo(func(m *teredoKeys) *bool { return &m.measure })},
 		{Name: "user", Read: readTeredoUser},
 		{Name: "password_file", Read: readTeredoPassword},
 	}, (*teredoKeys).finish)),

@@ -24,6 +24,7 @@ type teredoKeys struct {
 	port            uint16
 	discovery       bool
 	besideNative    bool
+	measure         bool
 	user            string
 	password        config.Secret
 }
@@ -33,7 +34,7 @@ const modeTeredo = "teredo"
 // rolesOfTeredo are the roles that have a key.
 var rolesOfTeredo = map[string][]string{
 	"server": {"client"}, "server2": {"client"}, "bind": {"server"}, "prefix": {"relay"}, "port": {"client", "relay"},
-	"discovery": {"client"}, "beside_native": {"client"}, "user": {"client", "server"}, "password_file": {"client", "server"},
+	"discovery": {"client"}, "beside_native": {"client"}, "measure_refresh": {"client"}, "user": {"client", "server"}, "password_file": {"client", "server"},
 }
 
 func readTeredoRole(r *problem.Report, e tree.Entry, m *teredoKeys) {
@@ -142,6 +143,11 @@ func (m *teredoKeys) finish(r *problem.Report, t *Tunnel) resolve.Mechanism {
 		t.need(r, "server", "the server's IPv4 address or its DNS name")
 	}
 	c := node.NewClient(m.port, m.server, m.server2).With(m.key(r, t))
+	if m.measure {
+		if c.Second = m.port + 1; c.Second < 1024 || c.Second == teredo.Port {
+			c.Second = m.port - 1
+		}
+	}
 	c.NoDiscovery, c.BesideNative = !m.discovery, m.besideNative
 	return c
 }
