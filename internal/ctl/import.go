@@ -23,6 +23,8 @@ not have is in comments, line by line, with the reason. Formats: ` + strings.Joi
 	var o importing.Options
 	cmd.Flags().StringVar(&o.Format, "format", "", "`FORMAT` of the input; left out: recognized")
 	cmd.Flags().StringToStringVar(&o.Set, "set", nil, "a variable of a script and its value")
+	apply := cmd.Flags().Bool("apply", false, "write the configuration to its place; a file there is kept as .bak")
+	path := cmd.Flags().String("config", "/etc/sixfour.toml", "with --apply: `PATH` of the configuration")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		files, err := importing.ReadFiles(cmd.InOrStdin(), args)
@@ -30,6 +32,9 @@ not have is in comments, line by line, with the reason. Formats: ` + strings.Joi
 			return fail(err)
 		}
 		r, err := importing.Import(files, o)
+		if err == nil && *apply && len(r.Tunnels) > 0 {
+			err = importing.Apply(*path, r)
+		}
 		switch {
 		case err != nil:
 			return fail(err)

@@ -19,6 +19,11 @@ func TestImport(t *testing.T) {
 	if err != nil || !strings.Contains(out.String(), "\"tunnels\": [\n    \"six0\"\n  ]") {
 		t.Errorf("%v: %s%s", err, out, errs)
 	}
+	to := filepath.Join(t.TempDir(), "sixfour.toml")
+	out, errs, err = ctl(t.Context(), "import --set B=203.0.113.20 --apply --config "+to+" "+path)
+	if written, rerr := os.ReadFile(to); err != nil || rerr != nil || string(written) != out.String() || len(written) == 0 {
+		t.Errorf("%v, %v: %s%s", err, rerr, out, errs)
+	}
 	out, _, err = ctl(t.Context(), "import "+path)
 	if exitStatus(err) != 1 || !strings.Contains(out.String(), "--set B=VALUE") {
 		t.Errorf("%v: %s", err, out)

@@ -57,6 +57,9 @@ var formats = []format{
 	{"uci", isUCI, readUCI},
 	{"netplan", isNetplan, readNetplan},
 	{"networkd", isNetworkd, readNetworkd},
+	{"aiccu", isAICCU, readAICCU},
+	{"gogoc", isGogoc, readGogoc},
+	{"miredo", isMiredo, readMiredo},
 	{"ifupdown", isIfupdown, readIfupdown},
 	{"iproute2", func([]byte) bool { return true }, readScript},
 }

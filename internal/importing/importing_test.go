@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sixfour/internal/configfile"
+	"sixfour/internal/importing/host"
 )
 
 var update = flag.Bool("update", false, "write the expected results again")
@@ -147,4 +148,45 @@ func FuzzUCIWords(f *testing.F) {
 			t.Errorf("%q has %d bytes in %q", line, n, words)
 		}
 	})
+}
+
+// What only a user knows is given by --set.
+func TestSetOfOtherFormats(t *testing.T) {
+	for path, want := range map[string]string{
+		"testdata/miredo/relay.conf": `prefix  = ["2001:db8:12:3400::/56"]`,
+		"testdata/uci/map.network":   `rules   = [{ ipv6 = "2001:db8::/40", ipv4 = "192.0.2.0/24", ea_bits = 16, offset = 6 }]`,
+	} {
+		r, err := Import(readTest(t, path), Options{Set: map[string]string{"prefix": "2001:db8:12:3400::/56"}})
+		if err != nil || len(r.Tunnels) != 1 || !strings.Contains(r.Config, want) {
+			t.Errorf("%s: %v\n%s", path, err, r.Config)
+		}
+	}
+}
+
+func TestApply(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sixfour.toml")
+	secret := filepath.Join(t.TempDir(), "new", "x.password")
+	r := host.Result{Config: "a\n", Secrets: []host.Secret{{Path: secret, Value: "hunter22"}}}
+	if err := Apply(path, r); err != nil {
+		t.Fatal(err)
+	}
+	r.Config = "b\n"
+	if err := Apply(path, r); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{path: "b\n", path + ".bak": "a\n", secret: "hunter22\n"} {
+		if got, err := os.ReadFile(name); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if info, err := os.Stat(secret); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := Apply(path, r); err == nil || !strings.Contains(err.Error(), ".bak exists") {
+		t.Errorf("a second backup: %v", err)
+	}
+	r.Secrets[0].Value = "other"
+	if err := Apply(filepath.Join(t.TempDir(), "sixfour.toml"), r); err == nil {
+		t.Error("a secret of another content is replaced")
+	}
 }

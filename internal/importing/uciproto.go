@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sixfour/internal/importing/host"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -64,8 +65,12 @@ func (r *reader) finishUCI() {
 			r.uciAddress(l, s)
 		case l != nil && (s.kind == "route" || s.kind == "route6"):
 			r.uciRoute(l, s)
+		case s.get("proto") == "map" && s.get("type") == "map-e" && r.options.Set["prefix"] != "":
+			r.uciMap(s)
+		case s.get("proto") == "map" && s.get("type") == "map-e":
+			r.skipUCI(s, "the prefix that the provider has delegated is not in this file: give it with --set prefix=PREFIX")
 		case s.get("proto") == "map":
-			r.skipUCI(s, "for map_e and lw4o6 sixfour needs the provider's rules and the prefix that it has delegated: see docs/modes/map_e.md and docs/modes/lw4o6.md")
+			r.skipUCI(s, "lw4o6 needs the binding of this customer: see docs/modes/lw4o6.md; there is no MAP-T")
 		default:
 			r.skipUCI(s, "it is no tunnel, or of none: keep it")
 		}
@@ -222,4 +227,22 @@ func (r *reader) uciRoute(l *host.Link, s *uciSection) {
 		}
 	}
 	r.ReadIP(args, s.line)
+}
+
+// uciMap reads the rule of MAP-E.
+func (r *reader) uciMap(s *uciSection) {
+	l := r.AddSession(s.name, "map_e", s.line)
+	l.SetKey("role", "ce")
+	l.SetKey("prefix", r.options.Set["prefix"])
+	l.SetKey("border_relay", s.get("peeraddr"))
+	rule := fmt.Sprintf("ipv6 = %q, ipv4 = %q", s.get("ip6prefix")+"/"+s.get("ip6prefixlen"), s.get("ipaddr")+"/"+s.get("ip4prefixlen"))
+	for _, k := range []struct{ option, key string }{{"ealen", "ea_bits"}, {"offset", "offset"}, {"psidlen", "psid_len"}, {"psid", "psid"}} {
+		if n, err := strconv.Atoi(s.get(k.option)); err == nil && (k.key != "psid_len" || s.get("psid") != "") {
+			rule += fmt.Sprintf(", %s = %d", k.key, n)
+		}
+	}
+	l.SetKey("rules", host.TOML("[{ "+rule+" }]"))
+	if s.get("legacymap") == "1" {
+		l.SetKey("draft03", host.TOML("true"))
+	}
 }

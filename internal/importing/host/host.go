@@ -23,6 +23,7 @@ type Host struct {
 	ports    []udpPort
 	routes   []route // without an interface
 	gateway  string  // tunnel with the default route of the host
+	secrets  []Secret
 	notes    []Note
 	noted    map[Note]bool
 }
@@ -204,6 +205,30 @@ func (h *Host) Set(l *Link, line int, parameters ...string) {
 	c := &command{h: h, line: line, args: parameters}
 	c.parameters(l)
 }
+
+// AddSession adds a tunnel of a mode that gets its addresses from a server, or finds them.
+func (h *Host) AddSession(name, mode string, line int) *Link { return h.add(name, mode, line) }
+
+// AddSecret adds a file with a secret that the result names.
+func (h *Host) AddSecret(s Secret) { h.secrets = append(h.secrets, s) }
+
+// SetKey sets a key of the tunnel to a number, a text, an array of texts, or what is TOML
+// already.
+func (l *Link) SetKey(key string, value any) {
+	switch value := value.(type) {
+	case int:
+		l.keys.set(key, strconv.Itoa(value))
+	case string:
+		l.keys.set(key, quote(value))
+	case []string:
+		l.keys.set(key, list(value, func(s string) string { return s }))
+	case TOML:
+		l.keys.set(key, string(value))
+	}
+}
+
+// TOML is a value as a configuration has it.
+type TOML string
 
 // SetRelay sets the relay of a link of 6to4 or 6rd.
 func (l *Link) SetRelay(address string) { l.sixrd.relay = address }

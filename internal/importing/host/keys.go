@@ -25,6 +25,9 @@ func (t *tunnel) setAddresses(h *Host) {
 			}
 		}
 	}
+	if last == 0 && outer.mode == t.link.Kind && !over6(outer.mode) && outer.mode != "gre" {
+		return // a session, whose keys are all set
+	}
 	ends := func(suffix string, l layer, local string) {
 		t.keys.set("local"+suffix, quote(cmp.Or(local, "auto")))
 		if !automatic(l.mode) {

@@ -24,7 +24,11 @@ type Result struct {
 	Config  string   `json:"config"`
 	Tunnels []string `json:"tunnels"` // names
 	Notes   []Note   `json:"notes"`
+	Secrets []Secret `json:"-"`
 }
+
+// Secret is a file of mode 0600 that the configuration names.
+type Secret struct{ Path, Value string }
 
 // lineOfTunnel matches how a problem refers to another tunnel, by a line of the result.
 var lineOfTunnel = regexp.MustCompile(`the tunnel of line [0-9]+`)
@@ -143,7 +147,10 @@ func (h *Host) finished(text string, tunnels []tunnel, left []string) Result {
 	var b strings.Builder
 	b.WriteString(text)
 	for _, t := range left {
-		fmt.Fprintf(&b, "\n%s", comment(t))
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(comment(t))
 	}
 	if len(h.notes) > 0 {
 		if b.Len() > 0 {
@@ -159,7 +166,7 @@ func (h *Host) finished(text string, tunnels []tunnel, left []string) Result {
 			b.WriteString(comment("  " + n.Reason))
 		}
 	}
-	r := Result{Config: b.String(), Tunnels: []string{}, Notes: append([]Note{}, h.notes...)}
+	r := Result{Config: b.String(), Tunnels: []string{}, Notes: append([]Note{}, h.notes...), Secrets: slices.DeleteFunc(h.secrets, func(s Secret) bool { return !strings.Contains(text, quote(s.Path)) })}
 	for _, t := range tunnels {
 		r.Tunnels = append(r.Tunnels, t.link.Name)
 	}

@@ -57,6 +57,8 @@ func (h *Host) modeOf(l *Link) string {
 		return mode
 	}
 	switch l.Kind {
+	case "tic", "tsp", "teredo", "map_e":
+		return l.Kind
 	case "sit":
 		return h.modeOfSIT(l, needsRemote)
 	case "ipip":
