@@ -33,7 +33,7 @@ type process struct {
 }
 
 // start begins to carry packets, until the end of the test.
-func (p *process) start(t *testing.T, layers []encap.Layer) {
+func (p *process) start(t testing.TB, layers []encap.Layer) {
 	outer := layers[len(layers)-1]
 	rigtest.Must(t, p.ns.Do(func() (err error) {
 		if p.tx, err = transport.DialRaw(outer.Local, int(outer.Kind.Protocol()), transport.Options{}); err != nil {
@@ -137,7 +137,7 @@ func TestCarry(t *testing.T) {
 }
 
 // connect makes an end of a tunnel with one peer, behind which is everything.
-func connect(t *testing.T, ns *rig.Namespace, layers []encap.Layer, own ...string) *process {
+func connect(t testing.TB, ns *rig.Namespace, layers []encap.Layer, own ...string) *process {
 	t.Helper()
 	stack, err := encap.New(layers, 1500, encap.DefaultOptions, source.New(nil, []netip.Addr{layers[len(layers)-1].Local}, false), encap.NewRecord())
 	rigtest.Must(t, err)
@@ -170,7 +170,7 @@ func connect(t *testing.T, ns *rig.Namespace, layers []encap.Layer, own ...strin
 }
 
 // note puts the route program on every route into the tunnel.
-func (e *end) note(t *testing.T) {
+func (e *end) note(t testing.TB) {
 	t.Helper()
 	rigtest.Must(t, e.ns.Do(func() error {
 		routes, err := e.ns.Handle().RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{LinkIndex: e.tunnel}, netlink.RT_FILTER_OIF)

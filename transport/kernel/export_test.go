@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"time"
+
 	"github.com/cilium/ebpf"
 
 	"sixfour/encap"
@@ -27,4 +29,10 @@ func (p *Programs) Spoil(layers []encap.Layer) error {
 	}
 	e.Tunnel++
 	return table.Put(key, e)
+}
+
+// TimeReceive runs the program that receives on a frame, and returns how long that takes.
+func (p *Programs) TimeReceive(frame []byte) (time.Duration, error) {
+	_, d, err := p.objects.Receive.Benchmark(frame, 1, nil)
+	return d, err
 }

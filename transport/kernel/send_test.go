@@ -31,7 +31,7 @@ type end struct {
 }
 
 // newEnd makes the interface six0, and attaches the programs to it and to eth0.
-func newEnd(t *testing.T, ns *rig.Namespace, s tun.Settings, load func(t testing.TB, tunnel int) *kernel.Programs) *end {
+func newEnd(t testing.TB, ns *rig.Namespace, s tun.Settings, load func(t testing.TB, tunnel int) *kernel.Programs) *end {
 	t.Helper()
 	e := &end{ns: ns}
 	s.Name, s.Queues = "six0", 1

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"sixfour/encap"
 	"sixfour/encap/framing"
@@ -51,7 +53,7 @@ func (p *Programs) Send(peer Peer, version, device int, h encap.Headers) error {
 		v.Check, err = checkOf(v)
 	}
 	if err == nil {
-		err = p.objects.Paths.Put(programsPathKey{Peer: uint32(peer), Version: uint32(version)}, v)
+		err = put(p.objects.Paths, programsPathKey{Peer: uint32(peer), Version: uint32(version)}, v)
 	}
 	if err != nil {
 		return fmt.Errorf("BPF path for IPv%d to peer %d: %w", version, peer, err)
@@ -107,7 +109,7 @@ func (p *Programs) Receive(peer Peer, tunnel int, layers []encap.Layer) error {
 		value.Check, err = checkOf(value)
 	}
 	if err == nil {
-		err = table.Put(key, value)
+		err = put(table, key, value)
 	}
 	if err != nil {
 		return fmt.Errorf("BPF end for packets from peer %d: %w", peer, err)
@@ -185,7 +187,7 @@ func (p *Programs) end(peer Peer, tunnel int, layers []encap.Layer) (table *ebpf
 // is ignored.
 func (p *Programs) Behind(tunnel int, prefix netip.Prefix, peer Peer) error {
 	table, key := p.prefix(tunnel, prefix)
-	if err := table.Put(key, uint32(peer)); err != nil {
+	if err := put(table, key, uint32(peer)); err != nil {
 		return fmt.Errorf("BPF table of prefixes: %v: %w", prefix, err)
 	}
 	return nil
@@ -221,7 +223,7 @@ type Traffic struct{ Packets, Bytes uint64 }
 func (p *Programs) Count(peer Peer) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err == nil {
-		err = p.objects.Counts.Put(uint32(peer), make([]programsCount, cpus))
+		err = put(p.objects.Counts, uint32(peer), make([]programsCount, cpus))
 	}
 	if err != nil {
 		return fmt.Errorf("BPF counters of peer %d: %w", peer, err)
@@ -246,6 +248,22 @@ func (p *Programs) Counts(peer Peer) (c Counts, err error) {
 		c.OddECN += n.OddEcn
 	}
 	return c, nil
+}
+
+// patience is how often put tries again.
+const patience = 1000
+
+// put writes an entry. The kernel allocates memory for new entries ahead, in the background,
+// so it may have none now, but soon, if many are written at once.
+func put(table *ebpf.Map, key, value any) error {
+	for range patience {
+		err := table.Put(key, value)
+		if !errors.Is(err, unix.ENOMEM) {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return table.Put(key, value)
 }
 
 // remove deletes an entry; it is no error if there is none.
