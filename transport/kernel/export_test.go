@@ -36,3 +36,19 @@ func (p *Programs) TimeReceive(frame []byte) (time.Duration, error) {
 	_, d, err := p.objects.Receive.Benchmark(frame, 1, nil)
 	return d, err
 }
+
+// Entries returns how many entries the tables have.
+func (p *Programs) Entries() (n int, err error) {
+	o := &p.objects
+	for _, table := range []*ebpf.Map{o.Paths, o.Ends4, o.Ends6, o.Behind4, o.Behind6, o.Counts} {
+		var key, value []byte
+		entries := table.Iterate()
+		for entries.Next(&key, &value) {
+			n++
+		}
+		if err := entries.Err(); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}

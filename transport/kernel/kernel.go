@@ -10,6 +10,26 @@
 //
 // Nothing outlives the process: the programs are attached by links (TCX, since Linux 6.6),
 // which end with the descriptors that hold them.
+//
+// # What the programs bypass
+//
+// Outer packets that they send pass no routing rule, IPsec policy and packet filter of this
+// host, nor the sockets of the process, only the queueing discipline of the device. Packets
+// that they receive pass no packet filter on their outer headers. Captures in the process, its
+// counters and the statistics of the interface do not see either: Counts has them. A caller
+// uses the programs for a peer only where none of these is needed.
+//
+// The caller tells a Tunnel at once when a path MTU, an address of the host or the way to a
+// peer changes. Segments that the kernel cuts from a super-packet have the identifications 0,
+// 1, 2 … in their outer IPv4 headers, with DF; those in the process have 0.
+//
+// # Checksums
+//
+// A virtual device such as veth may pass on packets whose inner TCP or UDP checksum is left to
+// hardware that there is not. If the programs, or a tunnel of the kernel, send through such a
+// device, the receiver must receive in the kernel, too: a process that reads the packets from
+// a raw socket sees a wrong checksum. Turning the device's checksum offload off (ethtool -K
+// DEV tx off) makes the sender compute it.
 package kernel
 
 import (
