@@ -34,7 +34,7 @@ type arriving interface {
 //
 // With some reasons it also returns a packet. With drop.Fragment, the packet is a
 // fragment of the IPv6 packet of a layer, for reassembly; pass the reassembled packet to
-// DecapsulateReassembled. With drop.OwnSource or drop.Spoof, it is the inner packet, for
+// DecapsulateReassembled; or one of two pieces of SEAL, for DecapsulateJoined. With drop.OwnSource or drop.Spoof, it is the inner packet, for
 // Keepalive. With drop.UnknownProtocol, it is a control message of the framing, for the
 // resolve.Agent. With drop.BadExtension or drop.SourceRouting, it is the IPv6 packet of a
 // layer, whose sender may have to get an ICMPv6 error (header.FindProblem).
@@ -107,6 +107,8 @@ func (s *Stack) strip(pkt []byte, n int) ([]byte, drop.Reason) {
 		switch {
 		case taken && r == drop.UnknownProtocol:
 			return inner, r
+		case taken && r == drop.Fragment && i == len(s.in)-1 && s.Sealed():
+			return pkt, r
 		case (r == drop.Fragment || r == drop.BadExtension || r == drop.SourceRouting) && header.Version(pkt) == 6:
 			return pkt, r
 		case r == drop.None:

@@ -26,6 +26,7 @@ var (
 	InSixBed4  = Kind{"6bed4", 4, framing.SixInUDP{Local: framing.SixBed4Port, Keepalives: true}}            // draft-vanrein-6bed4-04: IPv6 in UDP in IPv4
 	InLISP     = Kind{"lisp", 4, framing.LISP{}}                                                             // RFC 9300: either in UDP in IPv4
 	InLISP6    = Kind{"lisp", 6, framing.LISP{}}                                                             // RFC 9300: either in UDP in IPv6
+	InSEAL     = Kind{"seal", 4, framing.SEAL{}}                                                             // draft-templin-intarea-seal-68: either in SEAL in IPv4, protocol 44
 	GREInSix   = Kind{"gre6", 6, framing.GRE{}}                                                              // RFC 7676: either in GRE in IPv6, next header 47
 )
 
@@ -108,6 +109,7 @@ var Modes = []Mode{
 	{Name: "lw4o6", Layers: []Kind{FourInSix}, Automatic: true},
 	{Name: "gre", Layers: []Kind{GREInFour}},
 	{Name: "gre6", Layers: []Kind{GREInSix}},
+	{Name: "seal", Layers: []Kind{InSEAL}},
 	{Name: "ayiya", Layers: []Kind{SixInFour}, Session: true},
 	{Name: "heartbeat", Layers: []Kind{SixInFour}, Session: true},
 	{Name: "tic", Layers: []Kind{SixInFour}, Session: true},

@@ -23,6 +23,9 @@ func (s *Stack) InPieces(inner []byte, size int) bool {
 	switch {
 	case t == nil:
 		return false
+	case s.Sealed():
+		_, ok := t.sealedPart(size)
+		return ok
 	case header.Version(inner) == 4:
 		return !s.keepsWhole(inner)
 	}
@@ -34,6 +37,9 @@ func (s *Stack) InPieces(inner []byte, size int) bool {
 // MTU, and is valid until the next one. Like Encapsulate, it writes to b.
 func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[]byte, drop.Reason] {
 	t, limit := s.enter(b[off:])
+	if s.Sealed() {
+		return s.sealedPieces(t, b, off, scratch, limit)
+	}
 	if header.Version(b[off:]) == 4 && (t.parts[0].over == 4 || t.parts[0].session) {
 		if s.cut4 != nil && !header.IPv4(b[off:]).MayFragment() {
 			return s.piecesOutside(t, b, off, scratch)

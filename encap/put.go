@@ -148,7 +148,7 @@ func (p *part) vary(h *[header.IPv4Len]byte, pkt []byte, n int, df bool) (sum ui
 	switch {
 	case rule == dfSet: // the template has it
 		return sum, true, drop.None
-	case rule == dfInner && df:
+	case rule == dfInner && df, rule == dfLarge && n > int(MinTunnelMTU6):
 		binary.BigEndian.PutUint16(h[6:], header.DF)
 		return sum + header.DF, true, drop.None
 	}

@@ -77,6 +77,7 @@ const (
 	dfSet   fragmentation = iota // always
 	dfClear                      // never
 	dfInner                      // if the inner IPv4 packet has it
+	dfLarge                      // if the packet is larger than every path carries (SEAL)
 )
 
 // template builds the headers for packets of an IP version that enter the stack at a
@@ -198,6 +199,8 @@ func (b *builder) fragmentation(layer, carries int) fragmentation {
 	switch {
 	case b.path <= LeastPathMTU:
 		return dfClear
+	case isSEAL(b.layers[layer].Kind):
+		return dfLarge
 	case carries == 4 && (b.StaticMTU || layer > b.entry):
 		return dfInner
 	case b.StaticMTU:

@@ -10,6 +10,7 @@ import (
 // may be used concurrently.
 type State struct {
 	sent     atomic.Uint32 // GRE packets with a sequence number
+	sealed   atomic.Uint32 // identification of the last SEAL packet
 	sequence sequence      // of received packets
 }
 

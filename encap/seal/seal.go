@@ -53,6 +53,9 @@ func (h Header) Put(b []byte) {
 	binary.BigEndian.PutUint32(b[4:], h.ID)
 }
 
+// PutID writes the identification of a header.
+func PutID(b []byte, id uint32) { binary.BigEndian.PutUint32(b[4:], id) }
+
 // Parse reads a header. Ok is false if b is too short, or if bit S is not set.
 func Parse(b []byte) (h Header, ok bool) {
 	if len(b) < HeaderLen || b[3]&flagS == 0 {

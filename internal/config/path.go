@@ -69,7 +69,7 @@ type Encapsulation struct {
 // Encapsulations are all encapsulations. A new one needs a row here.
 var Encapsulations = []Encapsulation{
 	{Name: NoEncapsulation},
-	{Name: "fou", Ports: true, Port: 5555, Checksum: true, SourcePort: LocalPort, Listen: true, Secret: true, Carries: isBareOrGRE, Frame: inFOU},
+	{Name: "fou", Ports: true, Port: 5555, Checksum: true, SourcePort: LocalPort, Listen: true, Secret: true, Carries: goesInFOU, Frame: inFOU},
 	{Name: "gue", Ports: true, Port: 6080, Checksum: true, SourcePort: LocalPort, Listen: true, Secret: true, Carries: isBareOrGRE, Frame: inGUE},
 	{Name: "gre_udp", Ports: true, Port: 4754, Checksum: true, SourcePort: FlowPort, Carries: isBareOrGRE, Frame: inGREUDP},
 	{Name: "https", Ports: true, Port: 443, Listen: true, Secret: true, Session: HTTPS{Over: "auto", URL: HTTPSURL}, Carries: isBare, Frame: func(outermost encap.Kind, p *Path) encap.Kind {

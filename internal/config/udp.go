@@ -12,6 +12,12 @@ func isBareOrGRE(outermost encap.Kind) bool {
 	return gre || isBare(outermost)
 }
 
+// goesInFOU is isBareOrGRE for foo over UDP, which can also have a SEAL header.
+func goesInFOU(outermost encap.Kind) bool {
+	_, sealed := outermost.Framing().(framing.SEAL)
+	return sealed || isBareOrGRE(outermost)
+}
+
 // inUDP returns the framing of foo over UDP in which a path carries the outermost layer of a
 // mode: its packets, or its GRE header and its packets.
 func inUDP(outermost encap.Kind, p *Path) framing.FOU {
@@ -20,6 +26,8 @@ func inUDP(outermost encap.Kind, p *Path) framing.FOU {
 	case framing.Bare:
 		f.Version = int(inside)
 	case framing.GRE:
+		f.Inside = inside
+	case framing.SEAL:
 		f.Inside = inside
 	}
 	return f

@@ -312,7 +312,7 @@ func TestOrder(t *testing.T) {
 				"6:7: mtu is 1: it must be at least 68, the minimum of IPv4, or 0 to take it from the path",
 				`7:8: name is "": it must be the interface's name, of 1 to 15 bytes`,
 				"9:10: fwmark is -1: it must be an integer from 0 to 4294967295",
-				`10:11: routes has "10.0.0.0/8": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
+				`10:11: routes has "10.0.0.0/8": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre", "gre6" or "seal"`,
 				`10:25: routes has "x": it must be an IP address and its prefix length, such as "192.0.2.0/24" or "2001:db8::/64"`,
 				`11:1: unknown key "foo" in [[tunnel]]`,
 				`19:8: name is "b", which the tunnel of line 13 has: give each tunnel its own`,

@@ -240,6 +240,6 @@ func TestMechanisms(t *testing.T) {
 		{tunnel("6over4", "auto", ""),
 			`4:9: local is "auto", but mode "6over4" has no outer host here, to which routing would choose an address: set it to this end's IPv4 address`},
 		{tunnel("6over4", "192.0.2.1", "") + "address = ['10.0.0.1/8']\n",
-			`5:12: address has "10.0.0.1/8": mode "6over4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`},
+			`5:12: address has "10.0.0.1/8": mode "6over4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre", "gre6" or "seal"`},
 	})
 }

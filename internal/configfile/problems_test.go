@@ -27,7 +27,7 @@ var (
 func TestListsOfModes(t *testing.T) {
 	for _, c := range []struct{ list, begins, ends string }{
 		{allModes, `"4in6in4", "6in4", "6to4", `, `"tsp", "json" or "stack"`},
-		{itemModes, `"4in6in4", "6in4", "6to4", `, `"gre" or "gre6"`},
+		{itemModes, `"4in6in4", "6in4", "6to4", `, `"gre6" or "seal"`},
 		{carrying6, `"4in6in4", "6in4", "6to4", `, `"tic", "tsp" or "json"`},
 	} {
 		if !strings.HasPrefix(c.list, c.begins) || !strings.HasSuffix(c.list, c.ends) {

@@ -13,14 +13,15 @@ import (
 // interface.
 func readReserve(r *problem.Report, e tree.Entry, d *draft) {
 	n, _, ok := value.Number(r, e, int64(encap.MinTunnelMTU6), 9000)
+	mtu, given := d.Source.Keys["mtu"]
 	switch {
 	case !ok || !d.known():
 	case d.Mode.Session:
 		r.Add(e.KeyAt, "reserve contradicts %s: the server does not join the two pieces of a packet: leave it out", d.what())
 	case d.Mode.Automatic && d.Mode.Carries(4):
 		r.Add(e.KeyAt, "reserve contradicts %s: the second piece of a packet has no ports, by which the other end is found: leave it out", d.what())
-	case d.MTU != 0 && int64(d.MTU) != n:
-		r.Add(d.Source.Keys["mtu"], "mtu contradicts reserve, which is the MTU of the interface: leave it out")
+	case given && !d.state.Bad["mtu"] && d.MTU != 0 && int64(d.MTU) != n:
+		r.Add(mtu, "mtu contradicts reserve, which is the MTU of the interface: leave it out")
 	case int(n) > d.mostInPieces():
 		r.Add(e.At, "reserve is %d: two pieces carry at most %d over a path of %d bytes: set it to 1500, or less", n, d.mostInPieces(), encap.MinTunnelMTU6)
 	default:

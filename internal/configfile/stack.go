@@ -37,6 +37,9 @@ func readMode(r *problem.Report, e tree.Entry, d *draft) {
 	}
 	d.Mode, _ = encap.ModeByName(w)
 	d.addLayers(d.Mode, e.At)
+	if w == "seal" { // its rules (draft-templin-intarea-seal-68): ttl, mtu and reserve may change them
+		d.Options.TTL, d.Reserve, d.MTU = encap.InheritTTL, 1500, 1500
+	}
 }
 
 func (d *draft) addLayers(m encap.Mode, at problem.Pos) {

@@ -258,12 +258,12 @@ func TestPrefixes(t *testing.T) {
 			)},
 		{single + "address = ['10.0.0.1/24', 'fc00::1/64']\nroutes = ['10.0.0.0/24', 'fc00::/64']\n",
 			lines(
-				`6:12: address has "10.0.0.1/24": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
-				`7:11: routes has "10.0.0.0/24": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
+				`6:12: address has "10.0.0.1/24": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre", "gre6" or "seal"`,
+				`7:11: routes has "10.0.0.0/24": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre", "gre6" or "seal"`,
 			)},
 		{single + "address = [\n  'fc00::1/64', # one\n\n  '10.0.0.1/30', 'fc00::2',\n]\n",
 			lines(
-				`9:3: address has "10.0.0.1/30": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`,
+				`9:3: address has "10.0.0.1/30": mode "6in4" does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre", "gre6" or "seal"`,
 				`9:18: address has "fc00::2": it has no prefix length: write fc00::2/LENGTH, with a length from 0 to 128`,
 			)},
 	})
@@ -351,7 +351,7 @@ func TestIgnoreDF(t *testing.T) {
 		{double + "ignore_df = true\n", ""},
 		{double + "ignore_df = 'yes'\n", `8:13: ignore_df is "yes": it must be true or false`},
 		{single + "ignore_df = true\n",
-			`6:1: ignore_df contradicts mode "6in4", which does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre" or "gre6"`},
+			`6:1: ignore_df contradicts mode "6in4", which does not carry IPv4: leave it out, or choose mode "4in6in4", "4in4", "4in6", "gre", "gre6" or "seal"`},
 	})
 }
 

@@ -30,6 +30,9 @@ const timedOutMost = icmpreply.PerSender
 // of which it is a part, if the packet is complete. A nil packet with drop.None means that
 // the fragment waits for the others.
 func (in *Inbound) reassemble(s *sink, e *End, wire *Wire, pkt []byte) ([]byte, drop.Reason) {
+	if header.Version(pkt) == 4 {
+		return in.unseal(s, e, wire, pkt)
+	}
 	whole, r := s.t.fragments.add(s.t, header.IPv6(pkt))
 	if whole == nil && r == drop.None {
 		in.show(s.t, nil, noteHeld)

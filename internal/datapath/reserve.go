@@ -36,6 +36,13 @@ func (o *Outbound) cut(wire *Wire, head, body []byte) bool {
 	if size > o.t.Reserve {
 		return false
 	}
+	if wire.Stack.Sealed() { // the outer packet is cut
+		in := wire.Stack.InPieces(head, size)
+		if in {
+			o.pieces(wire, head, body)
+		}
+		return in
+	}
 	limit, version := int(wire.Stack.LimitTo(head)), header.Version(head)
 	n, ok := seal.First(head, size, min(limit, int(wire.MTU)-wire.Stack.Overhead(version), wire.Whole))
 	if !ok { // the outer packets of larger pieces may be fragmented
@@ -75,18 +82,38 @@ func (t *Tunnel) isPiece(inner []byte) bool { return t.Reserve > 0 && seal.IsPie
 // join adds a piece, and returns the packet if it is complete. A nil packet with drop.None means
 // that the piece waits for the other one.
 func (in *Inbound) join(s *sink, e *End, wire *Wire, piece []byte) ([]byte, drop.Reason) {
+	whole, r := in.addPiece(s, e, piece)
+	if whole == nil {
+		return nil, r
+	}
+	return whole, wire.Stack.Check(whole)
+}
+
+// unseal is join for one of the two outer packets of a stack that is Sealed. It returns the inner
+// packet.
+func (in *Inbound) unseal(s *sink, e *End, wire *Wire, outer []byte) ([]byte, drop.Reason) {
+	whole, r := in.addPiece(s, e, outer)
+	if whole == nil {
+		return nil, r
+	}
+	inner, r := wire.Stack.DecapsulateJoined(whole)
+	if r == drop.None {
+		r = e.allows(inner)
+	}
+	return inner, r
+}
+
+// addPiece adds a piece to those of the tunnel.
+func (in *Inbound) addPiece(s *sink, e *End, piece []byte) ([]byte, drop.Reason) {
 	whole, r, other := s.t.pieces.joiner.Add(piece, &e.Path.Pieces, time.Now())
 	if other != drop.None {
 		s.t.In.Dropped(other, 1)
 	}
-	switch {
-	case r != drop.None:
-		return nil, r
-	case whole == nil:
-		in.show(s.t, piece, noteHeld)
+	if whole != nil {
+		in.note = noteWhole
+	} else if r == drop.None {
+		in.show(s.t, nil, noteHeld)
 		e.Path.Received(1, 0) // its bytes count with the whole packet
-		return nil, drop.None
 	}
-	in.note = noteWhole
-	return whole, wire.Stack.Check(whole)
+	return whole, r
 }

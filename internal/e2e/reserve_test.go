@@ -20,7 +20,8 @@ func TestReserve(t *testing.T) {
 	for _, k := range []kind{kind4in6in4, kind6in4, kind4in4, kindGRE, kindStack, kind6in4.with(" through AF_XDP", "io = \"xdp\"\n")} {
 		kinds = append(kinds, k.with("", reserve))
 	}
-	for _, k := range append(kinds, kind4in4.with("", reserve).in("fou", 8)) {
+	kindSEAL := kind{"seal", "mode = \"seal\"\n" + over4 + innerAB, "", bothA, bothB, 28, nil}
+	for _, k := range append(kinds, kind4in4.with("", reserve).in("fou", 8), kindSEAL, kindSEAL.in("fou", 8), kindSEAL.with(" through AF_XDP", "io = \"xdp\"\n")) {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			n := newRouted(t)

@@ -87,7 +87,7 @@ func callsFor(n needs, pid uint32) []call {
 // raw are the IP protocols of raw sockets: those of all tunnels, also after a reload,
 // those of errors about their packets, and one that only sends. Other protocols would
 // let CAP_NET_RAW read packets of other programs.
-var raw = []uint32{unix.IPPROTO_IPIP, unix.IPPROTO_IPV6, unix.IPPROTO_GRE, unix.IPPROTO_RAW}
+var raw = []uint32{unix.IPPROTO_IPIP, unix.IPPROTO_IPV6, unix.IPPROTO_GRE, unix.IPPROTO_FRAGMENT, unix.IPPROTO_RAW}
 
 // mptcp is IPPROTO_MPTCP of linux/in.h, which Go uses for listeners.
 const mptcp = 262
