@@ -89,6 +89,8 @@ func title(c doctor.Result) string {
 		return "peer " + c.Tunnel + "/" + c.Peer
 	case doctor.OfBroker:
 		return "the broker"
+	case doctor.OfLISP:
+		return "the map server"
 	case doctor.OfNAT:
 		return "the NAT"
 	case doctor.OfGateway:

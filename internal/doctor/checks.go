@@ -21,6 +21,7 @@ const (
 	OfGateway Subject = "gateway"
 	OfBroker  Subject = "broker"
 	OfNAT     Subject = "nat"
+	OfLISP    Subject = "lisp"
 )
 
 // Check describes a check. Its ID never changes.
@@ -111,6 +112,9 @@ var (
 		{Check{"broker", OfBroker, "whether the broker has its accounts and leases, and all listeners are open", "otherwise clients are refused, or cannot come"}, checkBrokerService},
 		{Check{"broker_route", OfBroker, "whether this host has a route to the IPv6 internet that does not lead to the clients", "the packets of clients follow it"}, checkBrokerRoute},
 		{Check{"broker_pool", OfBroker, "whether the pool is on the link of an interface, and with `ndp_proxy` whether that is the right one", "packets for clients arrive here only if the pool is routed to this host, or if this host answers for them on the link"}, checkBrokerPool},
+	}
+	mapServerChecks = []hostCheck{
+		{Check{"map_server", OfLISP, "whether the map server can store registrations, receives at all its addresses, and whether a site is refused", "otherwise sites are not found"}, checkMapServer},
 	}
 	gatewayChecks = []gatewayCheck{
 		{Check{"default_route", OfGateway, "whether packets without another route go into the tunnel, if default_route is set", "until then they are routed as before"}, checkDefaultRoute},

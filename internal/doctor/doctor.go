@@ -84,6 +84,11 @@ func Run(ctx context.Context, o subject.Options) (*Report, error) {
 			r.add(c.Check, "", "", attempt(ctx, h, c.run))
 		}
 	}
+	if hasMapServer(h) && len(o.Names) == 0 {
+		for _, c := range mapServerChecks {
+			r.add(c.Check, "", "", attempt(ctx, h, c.run))
+		}
+	}
 	if g := newGateway(h); g != nil && len(o.Names) == 0 {
 		g.recordFailed(r)
 		for _, c := range gatewayChecks {

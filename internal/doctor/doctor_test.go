@@ -99,6 +99,9 @@ func allChecks() []Check {
 	for _, c := range brokerChecks {
 		all = append(all, c.Check)
 	}
+	for _, c := range mapServerChecks {
+		all = append(all, c.Check)
+	}
 	for _, c := range gatewayChecks {
 		all = append(all, c.Check)
 	}

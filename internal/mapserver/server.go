@@ -58,10 +58,12 @@ func (s *Server) SetSites(sites []Site) (fresh map[string]bool) {
 		}
 	}
 	for e, m := range mappings {
-		if s.sites[m.site.Name] == m.site {
-			s.space(e.Instance).mappings.Insert(e.Prefix, m)
-			s.all[e] = m
+		if s.siteOf(e) != m.site { // it is gone, or the prefix belongs to another one now
+			m.site.prefixes--
+			continue
 		}
+		s.space(e.Instance).mappings.Insert(e.Prefix, m)
+		s.all[e] = m
 	}
 	return fresh
 }

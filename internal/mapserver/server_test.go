@@ -354,6 +354,23 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// A mapping is removed when its prefix goes to another site.
+func TestSetSites(t *testing.T) {
+	a := siteOf("a", "10.0.0.0/8")
+	s := serverWith(a)
+	accept(t, s, registration(1, true, eid("10.1.0.0/16"), at("192.0.2.1")), begin)
+	accept(t, s, registration(2, true, eid("10.2.0.0/16"), at("192.0.2.1")), begin)
+	if s.SetSites([]Site{a, siteOf("wider", "0.0.0.0/0")}); len(s.all) != 2 {
+		t.Error("a mapping is lost because another site has a wider prefix")
+	}
+	if s.SetSites([]Site{a, siteOf("longer", "10.1.0.0/16")}); len(s.all) != 1 || s.sites["a"].prefixes != 1 {
+		t.Errorf("%d mappings, %d of the site: one prefix belongs to another site now", len(s.all), s.sites["a"].prefixes)
+	}
+	if r := replyTo(t, s, requestFor(host("10.1.2.3")), begin); len(r.Locators) != 0 || r.TTL != ttlSite {
+		t.Errorf("reply is %+v", r)
+	}
+}
+
 // What a site registers is bounded, and a router that was forgotten does not come back with an
 // old registration.
 func TestLimits(t *testing.T) {
