@@ -65,10 +65,10 @@ func (m Client) Resolver(at resolve.Site) (resolve.Resolver, error) {
 	if err != nil {
 		return nil, err
 	}
-	if native := nativeOf(at.Elsewhere); native.IsValid() && !m.BesideNative {
-		return nil, errors.New("teredo: this host has native IPv6 (" + native.String() + " on another interface), beside which a client does not run (RFC 4380 section 5.5): to use Teredo all the same, set beside_native = \"yes\"")
-	}
 	c := &client{links: links{Base: b, peers: newTable(maxClientPeers)}, qualification: qualification{port: m.Port, key: m.Key}, discovery: discovery{silent: m.NoDiscovery}, measure: measure{port: m.Second}}
+	if !m.BesideNative {
+		c.yieldTo(nativeOf(at.Elsewhere))
+	}
 	for i, h := range m.Hosts() {
 		addrs := []netip.Addr{h.Addr}
 		if !h.Addr.IsValid() {

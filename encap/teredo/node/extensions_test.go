@@ -149,7 +149,7 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// A client does not run beside native IPv6, if it is not told to.
+// A client does nothing beside native IPv6, if it is not told to.
 func TestSunset(t *testing.T) {
 	for _, k := range []struct {
 		elsewhere string
@@ -164,9 +164,15 @@ func TestSunset(t *testing.T) {
 	} {
 		m := NewClient(50001, agenttest.HostAt(server1), resolve.Host{})
 		m.BesideNative = k.forced
-		_, err := m.Resolver(resolve.Site{Local: netip.MustParseAddr("10.0.0.5"), Elsewhere: []netip.Prefix{netip.MustParsePrefix(k.elsewhere)}})
-		if (err == nil) != k.runs || err != nil && !strings.Contains(err.Error(), `beside_native = "yes"`) {
-			t.Errorf("%+v: %v", k, err)
+		r, err := m.Resolver(resolve.Site{Local: netip.MustParseAddr("10.0.0.5"), Elsewhere: []netip.Prefix{netip.MustParsePrefix(k.elsewhere)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, now := r.(*client), time.Unix(1e9, 0)
+		send, _, again := c.Next(now)
+		state := c.Entries(now)[0].State
+		if _, why := c.Mapped(); (len(send) > 0) != k.runs || again.IsZero() == k.runs || (state == "native") == k.runs || strings.Contains(why, `beside_native = "yes"`) == k.runs {
+			t.Errorf("%+v: %d messages, %q, %q", k, len(send), state, why)
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"sixfour/encap/agent"
@@ -34,11 +36,12 @@ const (
 	qualified
 	refreshes // asks again whether the mapping is the same
 	offline   // the server does not answer
+	yields    // the host has native IPv6
 )
 
 // String names a phase.
 func (p phase) String() string {
-	return [...]string{"soliciting", "soliciting", "qualified", "qualified", "offline"}[p]
+	return [...]string{"soliciting", "soliciting", "qualified", "qualified", "offline", "native"}[p]
 }
 
 // state returns the word for status.
@@ -67,7 +70,7 @@ type qualification struct {
 
 // qualify sends what is due, and returns when more is.
 func (c *client) qualify(now time.Time) time.Time {
-	if c.servers[0] == 0 || c.servers[1] == 0 {
+	if c.servers[0] == 0 || c.servers[1] == 0 || c.phase == yields {
 		return time.Time{}
 	}
 	if c.next.After(now) {
@@ -109,6 +112,14 @@ func (c *client) qualify(now time.Time) time.Time {
 func (c *client) interval() time.Duration {
 	every := max(refresh, c.measure.lives)
 	return every - rand.N(every/4)
+}
+
+// yieldTo makes the client do nothing if there is a native subnet (RFC 4380 section 5.5).
+func (c *client) yieldTo(native netip.Prefix) {
+	if native.IsValid() {
+		c.phase = yields
+		c.why = fmt.Sprintf("this host has native IPv6 (%v on another interface), beside which a client does nothing (RFC 4380 section 5.5): to use Teredo all the same, set beside_native = \"yes\"", native)
+	}
 }
 
 // lose forgets the mapping and all peers: the client begins again.
