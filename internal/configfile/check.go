@@ -36,9 +36,13 @@ func (d *draft) checkLoop(r *problem.Report) {
 	for i, p := range d.Address {
 		loop("address", p, d.addressAt[i])
 	}
+	key := "routes"
+	if !d.state.Set[key] {
+		key = "allowed" // which the routes follow
+	}
 	for i, p := range d.Routes {
 		if p.IsSingleIP() {
-			loop("routes", p, d.routesAt[i])
+			loop(key, p, d.routesAt[i])
 		}
 	}
 }

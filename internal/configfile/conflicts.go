@@ -41,7 +41,7 @@ func (n *neighbours) checkClaims(r *problem.Report, d *draft) {
 		}
 	}
 	for i, p := range d.Routes {
-		c.route(r, d, p, d.routesAt[i])
+		c.route(r, d, "routes", p, d.routesAt[i])
 	}
 }
 
@@ -70,9 +70,10 @@ func (c *claims) address(r *problem.Report, d *draft, p netip.Prefix, at problem
 	}
 }
 
-func (c *claims) route(r *problem.Report, d *draft, p netip.Prefix, at problem.Pos) {
+// route enters a route that a tunnel has by a key.
+func (c *claims) route(r *problem.Report, d *draft, key string, p netip.Prefix, at problem.Pos) {
 	if other, taken := c.routes[p]; taken {
-		r.Doubt(at, "routes has %v, which the tunnel of line %d has: only one of them can have it: leave it out in the other, or give a tunnel many peers ([[tunnel.peer]])", p, other.Source.Header.Line)
+		r.Doubt(at, "%s has %v, which the tunnel of line %d has: only one of them can have it: leave it out in the other, or give a tunnel many peers ([[tunnel.peer]])", key, p, other.Source.Header.Line)
 		return
 	}
 	c.routes[p] = claim{d, false}
@@ -81,7 +82,7 @@ func (c *claims) route(r *problem.Report, d *draft, p netip.Prefix, at problem.P
 		if other.draft != d {
 			because = fmt.Sprintf("which is the subnet of an address of the tunnel of line %d", other.Source.Header.Line)
 		}
-		r.Doubt(at, "routes has %v, %s: leave it out", p, because)
+		r.Doubt(at, "%s has %v, %s: leave it out", key, p, because)
 	}
 }
 
@@ -196,12 +197,12 @@ func (d *draft) checkReach(r *problem.Report) {
 	}
 }
 
-// checkRouted reports prefixes of peers to which no packet is routed. The kernel routes
-// by address and routes, or by the default route of the [gateway] table, for the
-// versions for which goes returns true. A tunnel without address and routes, or with
-// routes = [], is not checked, because another program may add its routes; neither is
-// one with a peer that takes everything.
-func (d *draft) checkRouted(r *problem.Report, goes func(version int) bool) {
+// checkRouted adds routes to the prefixes of peers to which no packet is routed, or, if the
+// file sets routes, reports them. The kernel routes by address and routes, or by the default
+// route of the [gateway] table, for the versions for which goes returns true. A tunnel
+// without address and routes, or with routes = [], is left alone, because another program
+// may add its routes; so is one with a peer that takes everything.
+func (d *draft) checkRouted(r *problem.Report, n *neighbours, goes func(version int) bool) {
 	if len(d.Routes) == 0 && (d.state.Set["routes"] || len(d.Address) == 0) {
 		return
 	}
@@ -211,18 +212,21 @@ func (d *draft) checkRouted(r *problem.Report, goes func(version int) bool) {
 			all[value.Version(a.Addr())] = all[value.Version(a.Addr())] || a.Bits() == 0
 		}
 	}
+	routed := slices.Concat(d.Address, d.Routes)
 	for _, p := range d.peers {
 		for i, a := range p.Allowed {
-			if all[value.Version(a.Addr())] || a.Addr().IsMulticast() || a.Addr().IsLinkLocalUnicast() || goes(value.Version(a.Addr())) || d.routes(a) {
+			if all[value.Version(a.Addr())] || a.Addr().IsMulticast() || a.Addr().IsLinkLocalUnicast() || goes(value.Version(a.Addr())) || slices.ContainsFunc(routed, a.Overlaps) {
+				continue
+			}
+			if !d.state.Set["routes"] && !a.Addr().IsLoopback() {
+				n.claims[d.Netns].route(r, d, "allowed", a, p.allowedAt[i])
+				d.Routes, d.routesAt = append(d.Routes, a), append(d.routesAt, p.allowedAt[i])
 				continue
 			}
 			r.Doubt(p.allowedAt[i], "allowed has %v, to which no packet goes, because it is neither in routes nor a part of the interface's subnets: add it to routes (routes = [] if something else makes the routes)", a)
 		}
 	}
-}
-
-// routes reports whether the kernel routes a part of a prefix into the tunnel.
-func (d *draft) routes(a netip.Prefix) bool {
-	overlaps := func(p netip.Prefix) bool { return p.Overlaps(a) }
-	return slices.ContainsFunc(d.Address, overlaps) || slices.ContainsFunc(d.Routes, overlaps)
+	if len(d.Routes)+len(d.Address) > len(routed) {
+		d.checkLoop(r)
+	}
 }

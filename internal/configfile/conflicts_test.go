@@ -2,6 +2,7 @@ package configfile
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -80,8 +81,13 @@ func TestContradictions(t *testing.T) {
 		{over4("a", "gre", "2") + "key = 1\n" + over4("b", "gre", "2") + "key = 1\n", "11:10: their packets could not be told apart"},
 		{tunnel("6to4", "192.0.2.1", "") + second(tunnel("6to4", "192.0.2.1", "")), "8:9: their packets could not be told apart"},
 		// A hub.
-		{hub + peer("x", "192.0.2.2", "10.0.0.2/32', '192.168.2.0/24"), "9:27: allowed has 192.168.2.0/24, to which no packet goes"},
-		{hub + peer("x", "192.0.2.2", "2001:db8:b::/48"), "9:12: to which no packet goes"},
+		{hub + "routes = ['10.9.0.0/16']\n" + peer("x", "192.0.2.2", "10.0.0.2/32', '192.168.2.0/24"), "10:27: allowed has 192.168.2.0/24, to which no packet goes"},
+		{hub + "routes = ['10.9.0.0/16']\n" + peer("x", "192.0.2.2", "2001:db8:b::/48"), "10:12: to which no packet goes"},
+		{hub + peer("x", "192.0.2.2", "192.168.2.0/24"), ""},
+		{hub + peer("x", "192.0.2.2", "192.0.2.2/32"), "9:12: allowed has 192.0.2.2/32, which holds remote 192.0.2.2 of peer \"x\""},
+		{hub + peer("x", "192.0.2.2", "127.0.0.0/8"), "9:12: allowed has 127.0.0.0/8"},
+		{over4("a", "4in4", "9") + "routes = ['192.168.2.0/24']\n" + hub + peer("x", "192.0.2.2", "192.168.2.0/24"), "15:12: allowed has 192.168.2.0/24, which the tunnel of line 1 has"},
+		{over4("a", "4in4", "9") + "address = ['192.168.2.1/24']\n" + hub + peer("x", "192.0.2.2", "192.168.2.0/24"), "15:12: allowed has 192.168.2.0/24, which is the subnet of an address of the tunnel of line 1"},
 		{hub + "routes = ['192.168.0.0/16']\n" + peer("x", "192.0.2.2", "192.168.2.0/24"), ""},
 		{hub + "routes = ['192.168.2.0/24']\n" + peer("x", "192.0.2.2", "192.168.0.0/16"), ""},
 		{hub + "routes = []\n" + peer("x", "192.0.2.2", "192.168.2.0/24"), ""}, // another program adds the routes
@@ -124,6 +130,29 @@ func TestContradictions(t *testing.T) {
 		}
 		if len(problems) > 1 {
 			t.Errorf("%s\n%d problems: %v", c.file, len(problems), err)
+		}
+	}
+}
+
+// Routes of a hub follow the prefixes of its peers, unless the file says which routes there
+// are, nothing gives the interface an address, or a default route leads into the tunnel.
+func TestRoutesFollowAllowed(t *testing.T) {
+	const head = "[[tunnel]]\nname = 'h'\nmode = 'gre'\nlocal = '192.0.2.1'\n"
+	const address = "address = ['10.0.0.1/24']\n"
+	peers := peer("x", "192.0.2.2", "10.0.0.2/32', '192.168.2.0/24', 'fe80::/64") + peer("y", "192.0.2.3", "10.0.0.3/32', '2001:db8:b::/48")
+	for _, c := range []struct{ file, want string }{
+		{head + address + peers, "[192.168.2.0/24 2001:db8:b::/48]"},
+		{head + address + "routes = []\n" + peers, "[]"},
+		{head + address + "routes = ['192.168.0.0/16', '2001:db8::/32']\n" + peers, "[192.168.0.0/16 2001:db8::/32]"},
+		{head + peers, "[]"},
+		{head + address + peers + peer("z", "192.0.2.4", "0.0.0.0/0"), "[2001:db8:b::/48]"},
+		{"[gateway]\ndefault_route = true\n" + head + address + peers + peer("z", "192.0.2.4", "0.0.0.0/0"), "[2001:db8:b::/48]"},
+	} {
+		got, err := Parse("f", []byte(c.file))
+		if err != nil {
+			t.Errorf("%s\n%v", c.file, err)
+		} else if routes := fmt.Sprint(got.Tunnels[0].Routes); routes != c.want {
+			t.Errorf("%s\nroutes %s, want %s", c.file, routes, c.want)
 		}
 	}
 }

@@ -21,7 +21,8 @@ const (
 // fileDraft is a file that is being read.
 type fileDraft struct {
 	config.Config
-	tunnels []*draft // set when all are read
+	tunnels []*draft
+	near    neighbours
 }
 
 // fileKeys are the top-level tables of a file. Those of sections may be checked against the
@@ -40,10 +41,11 @@ func readFile(r *problem.Report, root *tree.Value) *config.Config {
 	c := &fileDraft{Config: section.Default()}
 	s := keys.Read(r, "", root, fileKeys, c)
 	if r.Found == 0 {
-		for _, d := range c.tunnels {
-			d.checkRouted(r, func(version int) bool {
+		for i, d := range c.tunnels {
+			d.checkRouted(r, &c.near, func(version int) bool {
 				return c.Gateway.DefaultRoute == d.Name && (version == 4 && c.Gateway.IPv4 || version == 6 && c.Gateway.IPv6)
 			})
+			c.Tunnels[i].Routes = d.Routes
 		}
 	}
 	if !s.Set["tunnel"] && !s.Set["broker"] && !s.Set["lisp"] {
@@ -91,7 +93,6 @@ func readTunnels(r *problem.Report, e tree.Entry, c *fileDraft) {
 		r.Add(e.Items[maxTunnels].At, "there are %d tunnels: at most %d are possible: name the right file with -config, or give a tunnel many peers ([[tunnel.peer]])", n, maxTunnels)
 		return
 	}
-	var near neighbours
 	var all []*draft
 	for _, item := range e.Items {
 		if r.Full(item.At) {
@@ -102,7 +103,7 @@ func readTunnels(r *problem.Report, e tree.Entry, c *fileDraft) {
 			continue
 		}
 		d := readTunnel(r, item)
-		near.check(r, d)
+		c.near.check(r, d)
 		all = append(all, d)
 		c.Tunnels = append(c.Tunnels, d.Tunnel)
 	}

@@ -164,7 +164,7 @@ var reference = slices.Concat([]Key{
 	{Table: TableTunnel, Modes: overIPv6, Name: "local6", Values: "an IPv6 address", Needed: "in `4in6in4` and stacks like it", Meaning: "this end's address in the IPv6 layer"},
 	{Table: TableTunnel, Modes: overIPv6, Name: "remote6", Values: "an IPv6 address", Needed: "in `4in6in4` and stacks like it", Meaning: "the other end's address in the IPv6 layer"},
 	{Table: TableTunnel, Name: "address", Values: "addresses with prefix lengths", Default: "[]", Meaning: "addresses of the interface"},
-	{Table: TableTunnel, Name: "routes", Values: "prefixes", Default: "[]", Meaning: "prefixes that are routed into the interface"},
+	{Table: TableTunnel, Name: "routes", Values: "prefixes", Meaning: "prefixes that are routed into the interface; left out: those that the peers of a [hub](modes/hub.md#limits) have in `allowed`"},
 	{Table: TableTunnel, Name: "mtu", Values: "0, or 68 (with IPv6: 1280) to 65535 less what the mode adds", Default: "0", Meaning: "MTU of the interface; 0: the MTU of the route to the peer, less what the mode adds"},
 	{Table: TableTunnel, Name: "ttl", Values: "1 to 255, `inherit`", Default: "64", Meaning: "TTL of outer IPv4 headers"},
 	{Table: TableTunnel, Modes: overIPv6, Name: "hop_limit", Values: "1 to 255, `inherit`", Default: "64", Meaning: "hop limit of IPv6 headers"},
