@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -35,6 +36,9 @@ type mapping struct {
 	slots atomic.Pointer[[]resolve.Endpoint] // the locators in use, each as often as its weight says
 	used  atomic.Bool                        // since the last sweep
 
+	within header.Prefix6 // prefix; one of IPv4 is mapped into IPv6 (RFC 4291 section 2.5.5.2)
+	last   atomic.Bool    // in the cache, and no mapping has a longer prefix in it
+
 	locators []lisp.Locator // those of our address family
 	inner    netip.Addr     // the inner source for which it was asked
 	until    time.Time
@@ -45,12 +49,14 @@ type mapping struct {
 
 // cache is the map cache: what To finds, and the same by prefix.
 type cache struct {
-	table atomic.Pointer[bart.Table[*mapping]]
-	all   map[netip.Prefix]*mapping
+	table  atomic.Pointer[bart.Table[*mapping]]
+	recent [256]atomic.Pointer[mapping] // those of recent destinations, by hash
+	all    map[netip.Prefix]*mapping
+	silent map[netip.Prefix]*mapping // those of all that are not answered
 }
 
 func newCache() *cache {
-	c := &cache{all: make(map[netip.Prefix]*mapping)}
+	c := &cache{all: make(map[netip.Prefix]*mapping), silent: make(map[netip.Prefix]*mapping)}
 	c.table.Store(new(bart.Table[*mapping]))
 	return c
 }
@@ -61,14 +67,44 @@ func (c *cache) find(a netip.Addr) *mapping {
 	return m
 }
 
+// route is find for the destination of a packet. Most packets have one of few destinations, whose
+// mappings are found without the table.
+func (c *cache) route(dst header.Word6) *mapping {
+	slot := &c.recent[(dst.Hi^dst.Lo*0x9e3779b97f4a7c15)*0x9e3779b97f4a7c15>>56]
+	if m := slot.Load(); m != nil && m.last.Load() && m.within.Contains(dst) {
+		return m
+	}
+	m := c.find(dst.Addr().Unmap())
+	if m != nil && m.last.Load() {
+		slot.Store(m)
+	}
+	return m
+}
+
 // put adds a mapping, in place of the one with the same prefix. If the cache is full, it takes the
 // place of one that was not used for a long time.
 func (c *cache) put(m *mapping) {
 	if c.all[m.prefix] == nil && len(c.all) >= maxMappings {
 		c.evict()
 	}
+	t := c.table.Load()
+	if old := c.all[m.prefix]; old != nil {
+		old.last.Store(false)
+	}
+	for _, o := range t.Supernets(m.prefix) {
+		o.last.Store(false)
+	}
+	m.within = words(m.prefix)
+	last := true
+	for p := range t.Subnets(m.prefix) {
+		last = last && p == m.prefix
+	}
+	m.last.Store(last)
 	c.all[m.prefix] = m
-	c.table.Store(c.table.Load().InsertPersist(m.prefix, m))
+	if delete(c.silent, m.prefix); !m.answered {
+		c.silent[m.prefix] = m
+	}
+	c.table.Store(t.InsertPersist(m.prefix, m))
 }
 
 // evict removes the least recently used of a few mappings.
@@ -88,14 +124,16 @@ func (c *cache) evict() {
 }
 
 func (c *cache) remove(m *mapping) {
+	m.last.Store(false)
 	delete(c.all, m.prefix)
+	delete(c.silent, m.prefix)
 	c.table.Store(c.table.Load().DeletePersist(m.prefix))
 }
 
 // replaceUnanswered removes what says that nobody has answered for EIDs in a prefix.
 func (c *cache) replaceUnanswered(p netip.Prefix) {
-	for _, m := range c.all {
-		if !m.answered && p.Bits() < m.prefix.Bits() && p.Contains(m.prefix.Addr()) {
+	for _, m := range c.silent {
+		if p.Bits() < m.prefix.Bits() && p.Contains(m.prefix.Addr()) {
 			c.remove(m)
 		}
 	}
@@ -165,6 +203,33 @@ func pick(slots []resolve.Endpoint, inner []byte) resolve.Endpoint {
 	}
 	h := framing.Spread(framing.FlowHash(inner, version))
 	return slots[h%uint64(len(slots))]
+}
+
+// words returns a prefix as numbers. One of IPv4 is mapped into IPv6.
+func words(p netip.Prefix) header.Prefix6 {
+	if p.Addr().Is4() {
+		p = netip.PrefixFrom(netip.AddrFrom16(p.Addr().As16()), p.Bits()+96)
+	}
+	return header.NewPrefix6(p)
+}
+
+// ends returns the addresses of an inner packet as numbers, those of IPv4 mapped into IPv6.
+func ends(inner []byte) (src, dst header.Word6) {
+	if header.Version(inner) == 4 {
+		ip := header.IPv4(inner)
+		return word4(ip.Source()), word4(ip.Dest())
+	}
+	ip := header.IPv6(inner)
+	return header.ReadWord6(ip.Source()), header.ReadWord6(ip.Dest())
+}
+
+func word4(b []byte) header.Word6 {
+	return header.Word6{Lo: 0xffff<<32 | uint64(binary.BigEndian.Uint32(b))}
+}
+
+// isMulticast reports whether an address is one of a multicast group.
+func isMulticast(a header.Word6) bool {
+	return a.Hi>>56 == 0xff || a.Hi == 0 && a.Lo>>28 == 0xffff<<4|0xe
 }
 
 // addresses returns the addresses of an inner packet.

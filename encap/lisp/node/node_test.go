@@ -655,6 +655,43 @@ func TestCacheBounded(t *testing.T) {
 	}
 }
 
+// The cache finds the mapping with the longest prefix, whatever was found before.
+func TestLongestPrefix(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	c := newCache()
+	now := time.Unix(1e9, 0)
+	addr := func() netip.Addr {
+		if r.IntN(2) == 0 {
+			return netip.AddrFrom4([4]byte{10, byte(r.IntN(2)), byte(r.IntN(2)), byte(r.IntN(4))})
+		}
+		return netip.AddrFrom16([16]byte{0x20, 1, byte(r.IntN(2)), byte(r.IntN(2)), 15: byte(r.IntN(4))})
+	}
+	for range 20000 {
+		a := addr()
+		switch r.IntN(4) {
+		case 0:
+			p, _ := a.Prefix(8 + r.IntN(a.BitLen()-7))
+			c.put(&mapping{prefix: p, until: now.Add(time.Hour), answered: r.IntN(2) == 0})
+		case 1:
+			for _, m := range c.all {
+				c.remove(m)
+				break
+			}
+		default:
+			pkt := packet(a.String(), a.String(), 1)
+			_, dst := ends(pkt)
+			if got, want := c.route(dst), c.find(a); got != want {
+				t.Fatalf("%v: %+v, want %+v", a, got, want)
+			}
+		}
+	}
+	for p, m := range c.all {
+		if (c.silent[p] == m) == m.answered {
+			t.Fatalf("%v: answered is %v", p, m.answered)
+		}
+	}
+}
+
 // The captured request is answered as another implementation has answered it.
 func TestVectors(t *testing.T) {
 	v := vectors.Read(t)

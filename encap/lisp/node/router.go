@@ -17,6 +17,7 @@ import (
 type router struct {
 	Router
 	local netip.Addr
+	eids  []header.Prefix6 // EIDs
 	cache *cache
 	asked requests
 	rlocs map[netip.Addr]*rloc // of mappings, which are probed
@@ -35,6 +36,9 @@ type router struct {
 
 func newRouter(m Router, local netip.Addr) *router {
 	r := &router{Router: m, local: local, cache: newCache(), asked: newRequests(), rlocs: make(map[netip.Addr]*rloc), heard: newSources(), random: random}
+	for _, p := range m.EIDs {
+		r.eids = append(r.eids, words(p))
+	}
 	if len(r.RLOCs) == 0 {
 		r.RLOCs = []RLOC{{Addr: local, Priority: 1, Weight: 100}}
 	}
@@ -67,19 +71,19 @@ func (r *router) has(a netip.Addr) bool {
 
 // To returns the locator for the destination of a packet.
 func (r *router) To(inner []byte) (resolve.Endpoint, drop.Reason) {
-	src, dst := addresses(inner)
+	src, dst := ends(inner)
 	switch {
-	case dst.IsMulticast():
+	case isMulticast(dst):
 		return resolve.Endpoint{}, drop.Martian
-	case r.has(src) == r.Proxy: // not of the site, or of another site, which has an xTR
+	case header.Within(r.eids, src) == r.Proxy: // not of the site, or of another site, which has an xTR
 		return resolve.Endpoint{}, drop.Spoof
-	case r.has(dst) != r.Proxy:
+	case header.Within(r.eids, dst) != r.Proxy:
 		if r.Proxy {
 			return resolve.Endpoint{}, drop.NoPeer
 		}
 		return resolve.Endpoint{}, drop.Loop
 	}
-	m := r.cache.find(dst)
+	m := r.cache.route(dst)
 	if m == nil {
 		return resolve.Endpoint{}, drop.Unresolved
 	}
@@ -105,25 +109,25 @@ func (r *router) without(m *mapping, inner []byte) (resolve.Endpoint, drop.Reaso
 
 // From accepts packets to the site or, at a proxy xTR, from a site to hosts without LISP.
 func (r *router) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
-	src, dst := addresses(inner)
+	src, dst := ends(inner)
 	outer := from.Addr()
 	switch {
 	case outer.IsMulticast(), outer.IsUnspecified(), outer.IsLoopback():
 		return drop.Martian
 	case outer == r.local:
 		return drop.OwnSource
-	case r.has(src) != r.Proxy:
+	case header.Within(r.eids, src) != r.Proxy:
 		return drop.Spoof
-	case r.has(dst) == r.Proxy:
+	case header.Within(r.eids, dst) == r.Proxy:
 		return drop.NoPeer
 	}
 	if r.Checked {
-		if m := r.cache.find(src); m != nil && len(m.locators) > 0 && !m.uses(outer) {
+		if m := r.cache.route(src); m != nil && len(m.locators) > 0 && !m.uses(outer) {
 			return drop.Spoof
 		}
 	}
 	if !r.Proxy && r.heard.open.Load() {
-		r.heard.note(outer, src, dst)
+		r.heard.note(outer, src.Addr().Unmap(), dst.Addr().Unmap())
 	}
 	return drop.None
 }
