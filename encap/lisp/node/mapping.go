@@ -232,6 +232,15 @@ func isMulticast(a header.Word6) bool {
 	return a.Hi>>56 == 0xff || a.Hi == 0 && a.Lo>>28 == 0xffff<<4|0xe
 }
 
+// isUnicast reports whether an outer source is neither a group, nor unspecified, nor a loopback
+// address.
+func isUnicast(a header.Word6) bool {
+	if a.Hi == 0 && a.Lo>>32 == 0xffff {
+		return uint32(a.Lo) != 0 && uint32(a.Lo)>>24 != 127 && !isMulticast(a)
+	}
+	return !isMulticast(a) && (a.Hi != 0 || a.Lo > 1)
+}
+
 // addresses returns the addresses of an inner packet.
 func addresses(inner []byte) (src, dst netip.Addr) {
 	if header.Version(inner) == 4 {

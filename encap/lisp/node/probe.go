@@ -115,12 +115,12 @@ type sources struct {
 	open atomic.Bool // since the start, a while has not passed yet
 
 	mu    sync.Mutex
-	inner map[netip.Addr]source // by locator; nil: the while has passed
+	inner map[netip.Addr]flow // by locator; nil: the while has passed
 	end   time.Time
 }
 
-// source has the inner addresses of a packet; invalid: the xTR was told.
-type source struct{ src, dst netip.Addr }
+// flow has the inner addresses of a packet; invalid: the xTR was told.
+type flow struct{ src, dst netip.Addr }
 
 const (
 	maxSources = 256
@@ -129,7 +129,7 @@ const (
 )
 
 func newSources() *sources {
-	s := &sources{inner: make(map[netip.Addr]source)}
+	s := &sources{inner: make(map[netip.Addr]flow)}
 	s.open.Store(true)
 	return s
 }
@@ -141,7 +141,7 @@ func (s *sources) note(outer, src, dst netip.Addr) {
 	}
 	defer s.mu.Unlock()
 	if _, known := s.inner[outer]; !known && len(s.inner) < maxSources && s.inner != nil {
-		s.inner[outer] = source{src, dst}
+		s.inner[outer] = flow{src, dst}
 	}
 }
 
@@ -166,7 +166,7 @@ func (r *router) greet(now time.Time) {
 		if left == 0 {
 			return
 		}
-		s.inner[outer] = source{}
+		s.inner[outer] = flow{}
 		if !inner.src.IsValid() || !r.mayUse(outer) {
 			continue
 		}

@@ -17,7 +17,7 @@ import (
 type router struct {
 	Router
 	local netip.Addr
-	eids  []header.Prefix6 // EIDs
+	hot
 	cache *cache
 	asked requests
 	rlocs map[netip.Addr]*rloc // of mappings, which are probed
@@ -34,8 +34,15 @@ type router struct {
 	random  func() uint64
 }
 
+// hot has addresses in the form in which To and From compare them.
+type hot struct {
+	eids   []header.Prefix6 // EIDs
+	mapped header.Word6     // local; one of IPv4 is mapped into IPv6
+}
+
 func newRouter(m Router, local netip.Addr) *router {
 	r := &router{Router: m, local: local, cache: newCache(), asked: newRequests(), rlocs: make(map[netip.Addr]*rloc), heard: newSources(), random: random}
+	r.mapped = words(netip.PrefixFrom(local, local.BitLen())).Value
 	for _, p := range m.EIDs {
 		r.eids = append(r.eids, words(p))
 	}
@@ -110,11 +117,11 @@ func (r *router) without(m *mapping, inner []byte) (resolve.Endpoint, drop.Reaso
 // From accepts packets to the site or, at a proxy xTR, from a site to hosts without LISP.
 func (r *router) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
 	src, dst := ends(inner)
-	outer := from.Addr()
+	outer := from.IPv6() // one of IPv4 is mapped
 	switch {
-	case outer.IsMulticast(), outer.IsUnspecified(), outer.IsLoopback():
+	case !isUnicast(outer):
 		return drop.Martian
-	case outer == r.local:
+	case outer == r.mapped:
 		return drop.OwnSource
 	case header.Within(r.eids, src) != r.Proxy:
 		return drop.Spoof
@@ -122,12 +129,12 @@ func (r *router) From(from, _ resolve.Endpoint, inner []byte) drop.Reason {
 		return drop.NoPeer
 	}
 	if r.Checked {
-		if m := r.cache.route(src); m != nil && len(m.locators) > 0 && !m.uses(outer) {
+		if m := r.cache.route(src); m != nil && len(m.locators) > 0 && !m.uses(from.Addr()) {
 			return drop.Spoof
 		}
 	}
 	if !r.Proxy && r.heard.open.Load() {
-		r.heard.note(outer, src.Addr().Unmap(), dst.Addr().Unmap())
+		r.heard.note(from.Addr(), src.Addr().Unmap(), dst.Addr().Unmap())
 	}
 	return drop.None
 }
