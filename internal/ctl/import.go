@@ -14,11 +14,11 @@ import (
 // importCommand makes a configuration; it does not need a daemon.
 func importCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "import FILE|-...",
+		Use:   "import [FILE|-]...",
 		Short: "Make a configuration from the tunnels of another program",
-		Long: `Prints a configuration that passes sixfourd -check. FILE is a file, a directory or "-", standard input. What the configuration does
+		Long: `Prints a configuration that passes sixfourd -check. FILE is a file, a directory or "-", standard input; without it the tunnels of the kernel are read. What the configuration does
 not have is in comments, line by line, with the reason. Formats: ` + strings.Join(importing.Formats(), ", ") + `. It needs no daemon.`,
-		Args: takes(1, math.MaxInt),
+		Args: takes(0, math.MaxInt),
 	}
 	var o importing.Options
 	cmd.Flags().StringVar(&o.Format, "format", "", "`FORMAT` of the input; left out: recognized")

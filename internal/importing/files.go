@@ -8,8 +8,13 @@ import (
 	"strings"
 )
 
-// ReadFiles reads files, and those of directories; "-" is standard input.
+// ReadFiles reads files, and those of directories; "-" is standard input. Without a path it
+// returns the tunnels of the running kernel.
 func ReadFiles(stdin io.Reader, paths []string) (files []File, err error) {
+	if len(paths) == 0 {
+		f, err := Kernel()
+		return []File{f}, err
+	}
 	for _, path := range paths {
 		if path == "-" {
 			if files, err = appendFile(files, path, stdin); err != nil {

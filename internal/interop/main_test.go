@@ -57,7 +57,7 @@ func setUp(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer os.RemoveAll(tmp)
-	for _, pkg := range []string{"sixfour/cmd/sixfourd", "sixfour/internal/interop/guest"} {
+	for _, pkg := range []string{"sixfour/cmd/sixfourd", "sixfour/cmd/sixfourctl", "sixfour/internal/interop/guest"} {
 		build := exec.CommandContext(ctx, "go", "build", "-o", tmp, pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0") // there are no libraries in the machine
 		if out, err := build.CombinedOutput(); err != nil {
@@ -86,7 +86,7 @@ func setUp(m *testing.M) (code int, err error) {
 			return 1, err
 		}
 	}
-	for _, program := range []string{"guest", "sixfourd"} {
+	for _, program := range []string{"guest", "sixfourd", "sixfourctl"} {
 		if err := lab.vm.Put(ctx, filepath.Join(tmp, program), "/bin/"+program); err != nil {
 			return 1, err
 		}
