@@ -92,8 +92,14 @@ func NewCache() *Cache {
 	return &Cache{Factor: [2]uint64{rand.Uint64() | 1, rand.Uint64() | 1}}
 }
 
+// golden is 2^64 divided by the golden ratio: multiples of it are spread evenly.
+const golden = 0x9e3779b97f4a7c15
+
+// set returns the entries for an address. The factors alone would put consecutive addresses into
+// few sets if one of them were near a simple fraction of 2^64.
 func (c *Cache) set(a header.Word6) *[Ways]atomic.Pointer[Neighbour] {
-	return &c.sets[(a.Hi*c.Factor[0]+a.Lo*c.Factor[1])>>(64-setBits)]
+	h := a.Hi*c.Factor[0] + a.Lo*c.Factor[1]
+	return &c.sets[(h^h>>32)*golden>>(64-setBits)]
 }
 
 // Find returns a neighbour's entry, or nil. Any goroutine may call it.
