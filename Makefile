@@ -45,16 +45,20 @@ demo: build ## two namespaces, two daemons, traffic, and what was measured
 
 test: ## every test but the interop ones; needs root for namespaces and TUN devices
 	$(GO) vet ./...
-	$(GO) test -count=1 -timeout 20m ./...
+	$(GO) test -count=1 -timeout 20m -p $(PACKAGES) ./...
 
 check: test ## all tests, as CI runs them
 	$(MAKE) -j2 --output-sync race interop cross
 
 # Those in which no code of the daemon runs beside another, or the same as in other tests.
-NO_RACE    := packaging|differential|manual|imports|peers
+NO_RACE    := packaging|differential|manual|imports|importing|peers|doctor
+
+# How many packages are tested at a time: on two processors three, because tests wait for most of
+# their time.
+PACKAGES   := $(shell expr $$(nproc) + 1)
 
 race: ## the same tests with the race detector, where there can be races; needs a C compiler
-	CGO_ENABLED=1 $(GO) test -count=1 -timeout 20m -race $$($(GO) list ./... | grep -vE '/($(NO_RACE))$$')
+	CGO_ENABLED=1 $(GO) test -count=1 -timeout 20m -p $(PACKAGES) -race $$($(GO) list ./... | grep -vE '/($(NO_RACE))$$')
 
 interop: ## against the Linux kernel's own tunnels, in an emulated machine; fetches what it needs
 	internal/interop/fetch
