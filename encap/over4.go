@@ -84,7 +84,7 @@ func (l *over4) openDatagram(payload []byte, o header.Outer) ([]byte, drop.Reaso
 }
 
 // unquote checks a quoted header against what this layer sends (RFC 5927 section 4): the
-// addresses, the protocol, and the identification, which is 0 if DF is set.
+// addresses, the protocol, and the identification (see Record.atomicID4 if DF is set).
 func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	if header.Version(pkt) != 4 || len(pkt) < header.IPv4Len {
 		return q, true
@@ -100,7 +100,7 @@ func (l *over4) unquote(pkt []byte, size int) (q unquoted, ok bool) {
 	case frag == 0:
 		ok = l.record.recentID4(ip.ID())
 	case frag == header.DF: // also on a path whose MTU has become smaller: the packet may be a probe
-		ok = ip.ID() == 0 && (!l.static || l.bare != 6)
+		ok = l.record.atomicID4(ip.ID()) && (!l.static || l.bare != 6)
 	case frag == header.MF: // the first fragment: its length is not that of the inner packet
 		return unquoted{taken: true}, l.record.recentID4(ip.ID())
 	}

@@ -130,7 +130,8 @@ func TestUnquote(t *testing.T) {
 func TestUnquoteIdentification(t *testing.T) {
 	m, _ := encap.ModeByName("4in6in4")
 	ends := addrs("203.0.113.10", "203.0.113.20", "fc00::1", "fc00::2")
-	s, err := encap.New(m.Between(ends), 1280, encap.DefaultOptions, source.New(nil, nil, false), encap.NewRecord())
+	record := encap.NewRecord()
+	s, err := encap.New(m.Between(ends), 1280, encap.DefaultOptions, source.New(nil, nil, false), record)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +155,20 @@ func TestUnquoteIdentification(t *testing.T) {
 	first[4], first[5], first[6] = 0, 0, 0x40
 	if _, ok := s.Unquote(first); !ok {
 		t.Error("a packet with DF")
+	}
+	// The kernel numbers those that it cuts from a super-packet.
+	segment := bytes.Clone(first)
+	segment[5] = 44
+	if _, ok := s.Unquote(segment); ok {
+		t.Error("a segment, but the kernel sends none")
+	}
+	record.SetSegmented()
+	if _, ok := s.Unquote(segment); !ok {
+		t.Error("a segment that the kernel cut")
+	}
+	segment[4] = 4
+	if _, ok := s.Unquote(segment); ok {
+		t.Error("a segment beyond the largest super-packet")
 	}
 	o := encap.DefaultOptions
 	o.StaticMTU = true

@@ -19,6 +19,8 @@ type Record struct {
 	wraps  atomic.Uint64
 	oddECN atomic.Uint64
 
+	segmented atomic.Bool // set by SetSegmented
+
 	framing  framing.State
 	destMTUs destMTUs
 }
@@ -73,6 +75,22 @@ func (r *Record) nextID4() uint16 {
 // nextID6 returns the identification for the next IPv6 packet that is fragmented. It has
 // 32 bits (RFC 8200 section 4.5).
 func (r *Record) nextID6() uint32 { return r.id6.Add(1) }
+
+// SetSegmented says that the kernel also sends packets with the headers of the stacks, and
+// cuts some of them from super-packets (see package transport/kernel). Errors about these
+// packets may come at any time after, so there is no way back.
+func (r *Record) SetSegmented() { r.segmented.Store(true) }
+
+// maxSegments is more than the number of packets that the kernel cuts from a super-packet: 64
+// KB in segments of an MSS of 64 bytes at least.
+const maxSegments = 1024
+
+// atomicID4 reports whether a packet with DF and the identification may be ours. In this
+// process it is 0 (RFC 6864 section 4.1); the kernel numbers the segments of a super-packet
+// from there.
+func (r *Record) atomicID4(id uint16) bool {
+	return id == 0 || r != nil && id < maxSegments && r.segmented.Load()
+}
 
 // recentID4 reports whether a packet with the identification may still be in the
 // network.

@@ -21,7 +21,8 @@
 //
 // The caller tells a Tunnel at once when a path MTU, an address of the host or the way to a
 // peer changes. Segments that the kernel cuts from a super-packet have the identifications 0,
-// 1, 2 … in their outer IPv4 headers, with DF; those in the process have 0.
+// 1, 2 … in their outer IPv4 headers, with DF; those in the process have 0. The caller calls
+// SetSegmented of the peer's encap.Record, so that ICMP errors about them are accepted.
 //
 // # Checksums
 //
@@ -38,6 +39,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"sixfour/encap/framing"
@@ -97,20 +99,30 @@ type Attachment struct{ link link.Link }
 func (a *Attachment) Close() error { return a.link.Close() }
 
 // AttachTunnel attaches the program that sends to a tunnel's interface, given by its index,
-// in the network namespace of the calling thread.
+// in the network namespace of the calling thread. It must be a TUN device.
 func (p *Programs) AttachTunnel(device int) (*Attachment, error) {
-	return attach(device, p.objects.Send, ebpf.AttachTCXEgress)
+	return attach(device, "none", p.objects.Send, ebpf.AttachTCXEgress)
 }
 
 // AttachDevice attaches the program that receives to a device at which outer packets arrive.
+// It must be an Ethernet device.
 func (p *Programs) AttachDevice(device int) (*Attachment, error) {
-	return attach(device, p.objects.Receive, ebpf.AttachTCXIngress)
+	return attach(device, "ether", p.objects.Receive, ebpf.AttachTCXIngress)
 }
 
-func attach(device int, program *ebpf.Program, at ebpf.AttachType) (*Attachment, error) {
+// attach attaches a program to a device of a type: each program expects its own link-layer
+// header, and would look for the packet elsewhere.
+func attach(device int, kind string, program *ebpf.Program, at ebpf.AttachType) (*Attachment, error) {
+	d, err := netlink.LinkByIndex(device)
+	if err != nil {
+		return nil, fmt.Errorf("attach BPF program to the device with index %d: %w", device, err)
+	}
+	if has := d.Attrs().EncapType; has != kind {
+		return nil, fmt.Errorf("attach BPF program to %s: it is a device of type %q, and must be one of type %q", d.Attrs().Name, has, kind)
+	}
 	l, err := link.AttachTCX(link.TCXOptions{Interface: device, Program: program, Attach: at})
 	if err != nil {
-		return nil, fmt.Errorf("attach BPF program to the device with index %d: %w", device, explain(err))
+		return nil, fmt.Errorf("attach BPF program to %s: %w", d.Attrs().Name, explain(err))
 	}
 	return &Attachment{l}, nil
 }

@@ -403,7 +403,7 @@ inline int transmit(struct packet *skb, int noted)
 			how |= ENCAP_GRE;
 	}
 	if (adjust_room(skb, size, AFTER_MAC_HEADER, how))
-		return DROP;
+		return PASS; /* it has changed nothing */
 	u16 ethernet[ETHERNET / 2] = {};
 	ethernet[6] = flags & OVER4 ? be16(ETH_IPV4) : be16(ETH_IPV6);
 	asm volatile("" : "+r"(size)); /* or the compiler drops what the verifier must see */
@@ -604,11 +604,11 @@ int receive(struct packet *skb)
 		return PASS;
 	odd += field >> 6;
 	field &= 3;
-	if (field != (in.tos & 3) && mark(skb, at, &in, field))
-		return DROP;
 	u32 len = skb->len - at, n = segments(skb, &in, len);
 	u64 how = FIXED_GSO | (in.version == 4 ? DECAP_IPV4 : DECAP_IPV6);
 	if (adjust_room(skb, -(s32)(at - ETHERNET), AFTER_MAC_HEADER, how))
+		return PASS;
+	if (field != (in.tos & 3) && mark(skb, ETHERNET, &in, field))
 		return DROP;
 	struct count *c = map_lookup(&counts, &e.peer);
 	if (c) {
