@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +71,7 @@ func (l *Link) Learn(addresses []Lease, defaultRoute bool, mtu int) error {
 		mtu = 0
 	}
 	_, err := l.removeAddresses(gone) // they expire
+	err = errors.Join(err, l.removePrefixes(gone, leases))
 	stuck := false
 	if l.learned.defaultNotRemoved || l.learned.defaultRoute && (!defaultRoute || mtu != l.learned.mtu) {
 		lost := l.removeDefault()
@@ -127,6 +129,28 @@ func (l *Link) removeAddresses(gone []netip.Prefix) (left []netip.Prefix, err er
 		return fmt.Errorf("remove address %v from %s: %w", gone[i], l.set.Name, err)
 	})
 	return left, err
+}
+
+// removePrefixes removes the routes that the kernel has added with addresses that are gone, but
+// does not remove with one that would have expired. Those of the leases and Settings stay.
+func (l *Link) removePrefixes(gone []netip.Prefix, leases []Lease) error {
+	const addrconf = 256 // IP6_RT_PRIO_ADDRCONF, the metric of these routes
+	needed := make(map[netip.Prefix]bool)
+	for _, a := range leases {
+		needed[a.Prefix.Masked()] = true
+	}
+	for _, p := range l.set.Addresses {
+		needed[p.Masked()] = true
+	}
+	gone = slices.DeleteFunc(slices.Clone(gone), func(p netip.Prefix) bool { return needed[p.Masked()] })
+	return l.each(len(gone), func(b *rtnl.Builder, i int) {
+		delRoute(b, linkRoute{dst: gone[i].Masked(), index: l.index, protocol: unix.RTPROT_KERNEL, metric: addrconf})
+	}, func(i int, err error) error {
+		if errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		return fmt.Errorf("remove route %v through %s: %w", gone[i].Masked(), l.set.Name, err)
+	})
 }
 
 func (l *Link) removeDefault() error {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -227,6 +228,12 @@ func TestLearn(t *testing.T) {
 		if got := routes(t, ns, unix.AF_INET6); got != c.routes {
 			t.Errorf("%s: routes %s, want %s", c.when, got, c.routes)
 		}
+		for _, p := range []string{"2001:db8:1::/64", "2001:db8:2::/64"} {
+			want := strings.Contains(c.addresses, strings.TrimSuffix(p, "/64")) && !strings.Contains(c.addresses, "/128")
+			if got := prefixRoute(t, ns, p); got != want {
+				t.Errorf("%s: a route to %s: %v, want %v", c.when, p, got, want)
+			}
+		}
 	}
 	good := func(when string) {
 		t.Helper()
@@ -353,4 +360,15 @@ func restored(t testing.TB, l *Link) Restored {
 	r, err := l.Restore()
 	rigtest.Must(t, err)
 	return r
+}
+
+// prefixRoute reports whether the interface has a route that the kernel added with an address.
+func prefixRoute(t *testing.T, ns *rig.Namespace, prefix string) bool {
+	t.Helper()
+	var out rig.Log
+	cmd := exec.Command("ip", "-6", "route", "show", prefix, "dev", "six0", "proto", "kernel")
+	cmd.Stdout = &out
+	rigtest.Must(t, ns.Start(cmd))
+	rigtest.Must(t, cmd.Wait())
+	return out.String() != ""
 }
