@@ -26,9 +26,6 @@ type LISPSite struct {
 	At       problem.Pos
 }
 
-// LISPPort is the UDP port of LISP control messages.
-const LISPPort = 4342
-
 // Equal reports whether two configurations of a map server are equivalent.
 func (l *LISP) Equal(o *LISP) bool { return reflect.DeepEqual(l.plain(), o.plain()) }
 

@@ -140,7 +140,7 @@ func (s *Server) Apply(a *Admitted, now time.Time) (Message, bool) {
 	if s.sites[a.site.Name] != a.site { // the configuration has changed since
 		return Message{}, false
 	}
-	s.apply(a.site, a.by, a.message, now, now)
+	s.apply(a.site, a.message, now, now)
 	a.site.seen, a.site.from = now, a.from
 	s.counters.served[Registered].Add(1)
 	if !a.message.WantNotify {
@@ -151,7 +151,7 @@ func (s *Server) Apply(a *Admitted, now time.Time) (Message, bool) {
 }
 
 // apply sets the mappings of a registration that arrived at a time. S.mu is held.
-func (s *Server) apply(of *site, by identity, m *lisp.Registration, at, now time.Time) {
+func (s *Server) apply(of *site, m *lisp.Registration, at, now time.Time) {
 	for i := range m.Records {
 		e := &m.Records[i]
 		if e.TTL == 0 { // withdrawn
@@ -163,7 +163,7 @@ func (s *Server) apply(of *site, by identity, m *lisp.Registration, at, now time
 			life = min(time.Duration(e.TTL)*time.Minute, maxLifetime)
 		}
 		if until := at.Add(life); until.After(now) {
-			s.set(&mapping{record: *e, proxy: m.Proxy, until: until, site: of, by: by})
+			s.set(&mapping{record: *e, proxy: m.Proxy, until: until, site: of})
 		}
 	}
 }
@@ -210,7 +210,7 @@ func (s *Server) Restore(items []store.Item, fresh map[string]bool, now time.Tim
 		o.of.routers[by] = &router{nonce: o.m.Nonce, at: o.at}
 		inside := !slices.ContainsFunc(o.m.Records, func(e lisp.Record) bool { return s.siteOf(e.EID) != o.of })
 		if inside && !o.at.After(now) {
-			s.apply(o.of, by, o.m, o.at, now)
+			s.apply(o.of, o.m, o.at, now)
 		}
 	}
 }

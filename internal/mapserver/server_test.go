@@ -221,7 +221,7 @@ func TestReplies(t *testing.T) {
 			t.Errorf("%v: locators are %+v, want %s", c.asked, r.Locators, c.to)
 		}
 	}
-	// Whoever wants the answer of a router gets it.
+	// A request for an authoritative reply goes to a router.
 	q := &lisp.Request{Authoritative: true, Locators: []netip.Addr{one.Addr()}, EIDs: []lisp.EID{host("2001:db8:4000::1")}}
 	if m, why := s.Answer(encapsulated(q), one, begin); why != Served || m.To.Addr().String() != "203.0.113.2" {
 		t.Errorf("request for an authoritative reply: %v to %v", why, m.To)

@@ -41,7 +41,7 @@ func run(t *testing.T, file string, sites ...Site) (v *Service, stop func()) {
 	return v, func() { cancel(); <-done }
 }
 
-// router is a socket of a router, at the control port of an address.
+// router4 returns the socket of a router, at the control port of an IPv4 address.
 func router4(t *testing.T, at string) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(at), lisp.ControlPort)))
@@ -210,7 +210,7 @@ func TestManySites(t *testing.T) {
 		t.Errorf("%d sites of %d are registered, with %d prefixes", s.Registered, s.Sites, s.Prefixes)
 	}
 	last := requestFor(lisp.HostEID(0, prefix(sites-1).Prefix.Addr().Next()), "127.83.52.3")
-	if m, why := v.server.Answer(last, one, time.Now()); why != Served || bytes.Contains(m.Bytes, []byte{127, 83, 52, 3}) == false {
+	if m, why := v.server.Answer(last, one, time.Now()); why != Served || !bytes.Contains(m.Bytes, []byte{127, 83, 52, 3}) {
 		t.Errorf("the last site has no mapping: %v", why)
 	}
 }

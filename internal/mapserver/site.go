@@ -105,7 +105,6 @@ type mapping struct {
 	proxy  bool // the server shall reply itself
 	until  time.Time
 	site   *site
-	by     identity
 }
 
 // Reason is why a message was not served.
@@ -119,7 +118,7 @@ const (
 	UnknownSite        // a registration outside the prefixes of all sites, or of more than one
 	WrongKey           // its authentication data is wrong
 	OldNonce           // a registration whose nonce is not greater than the last: it was sent before
-	TooMany            // routers or prefixes of a site, or locators of a prefix
+	TooMany            // prefixes of a site, or locators of a prefix
 	NotKept            // the nonce could not be stored
 	Unreachable        // no address to which an answer may go
 	TooLarge           // the answer is larger than the question, and the receiver has got too much of that
