@@ -204,6 +204,7 @@ func TestOptions(t *testing.T) {
 		h := newHosts(t, 1500)
 		start(t, h.a, configA(lines...))
 		start(t, h.b, configB())
+		reachable(t, h.b, in6A)
 		pings(t, h.a, inB, rig.PingOptions{Size: 1300})
 		pings(t, h.b, in6A, rig.PingOptions{})
 		transfer(t, h.a, h.b, inB, 1<<20)
