@@ -55,7 +55,7 @@ func programs(t *testing.T) (dir string) {
 }
 
 // oldHub is a hub that an older version has accepted: no packet goes to 2001:db8:2::/48.
-const oldHub = "[[tunnel]]\nname = \"hub0\"\nmode = \"6in4\"\nlocal = \"203.0.113.10\"\naddress = [\"2001:db8:1::1/48\"]\n" +
+const oldHub = "[[tunnel]]\nname = \"hub0\"\nmode = \"6in4\"\nlocal = \"203.0.113.10\"\naddress = [\"2001:db8:1::1/48\"]\nroutes = [\"2001:db8:3::/48\"]\n" +
 	"[[tunnel.peer]]\nname = \"c\"\nremote = \"203.0.113.50\"\nallowed = [\"2001:db8:1:c::/64\", \"2001:db8:2::/48\"]\n"
 
 // With the sample as it is, of whose addresses this host has none, the service starts,
