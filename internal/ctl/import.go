@@ -16,7 +16,7 @@ func importCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import [FILE|-]...",
 		Short: "Make a configuration from the tunnels of another program",
-		Long: `Prints a configuration that passes sixfourd -check. FILE is a file, a directory or "-", standard input; without it the tunnels of the kernel are read. What the configuration does
+		Long: `Prints a valid configuration. FILE is a file, a directory or "-", standard input; without it the tunnels of the kernel are read. What the configuration does
 not have is in comments, line by line, with the reason. Formats: ` + strings.Join(importing.Formats(), ", ") + `. It needs no daemon.`,
 		Args: takes(0, math.MaxInt),
 	}
