@@ -19,6 +19,7 @@ type programsCount struct {
 	OutBytes   uint64
 	InPackets  uint64
 	InBytes    uint64
+	OutLarge   uint64
 	OddEcn     uint64
 }
 

@@ -190,7 +190,41 @@ func exceptional(layers []encap.Layer, inner []byte) bool {
 	return dst.IsMulticast() || dst.IsLinkLocalUnicast() && dst.Is6() || dst.Is4() && dst.As4()[0] >= 224 ||
 		src.IsLinkLocalUnicast() && src.Is6() || sixToFour.Contains(src) ||
 		src.Is6() && binary.BigEndian.Uint64(src.AsSlice()) == 0 ||
-		len(layers) == 2 && dst == layers[0].Local // the process answers there
+		len(layers) == 2 && dst == layers[0].Local || // the process answers there
+		dst == layers[len(layers)-1].Local && protocolOf(inner) == header.UDP // it may be a packet of a tunnel
+}
+
+// protocolOf returns the protocol in a packet without extension headers.
+func protocolOf(pkt []byte) byte {
+	if header.Version(pkt) == 4 {
+		return header.IPv4(pkt).Protocol()
+	}
+	return header.IPv6(pkt).NextHeader()
+}
+
+// TestNestedUDP: a datagram to our end of the tunnel, where tunnels in UDP may arrive, is left to
+// the process.
+func TestNestedUDP(t *testing.T) {
+	t.Parallel()
+	p := load(t, theTunnel)
+	mode, _ := encap.ModeByName("4in4")
+	layers := mode.Between(ours)
+	rigtest.Must(t, p.Receive(thePeer, theTunnel, layers))
+	back := stackOf(t, flip(layers), 1500, encap.DefaultOptions)
+	for _, to := range []netip.Addr{ours.Local, netip.MustParseAddr("10.1.0.7")} {
+		inner := plainPacket()
+		copy(inner[16:], to.AsSlice())
+		header.IPv4(inner).SetChecksum()
+		pkt, why := wrap(back, inner)
+		if why != drop.None {
+			t.Fatal(why)
+		}
+		carried, _, err := p.RunReceive(frame(pkt, 4), make([]byte, 4096))
+		rigtest.Must(t, err)
+		if carried != (to != ours.Local) {
+			t.Errorf("to %v: carried: %v", to, carried)
+		}
+	}
 }
 
 const ethernetLen = 14

@@ -92,13 +92,14 @@ func TestSend(t *testing.T) {
 	wire := wiretest.Capture(t, right, "eth0")
 	peers := table(t)
 	const packets = 1200
+	var all uint64 // large packets
 	for i, layers := range variants() {
 		r := rand.New(rand.NewPCG(18, uint64(i)))
 		rigtest.Must(t, e.program.Count(thePeer))
 		var stack *encap.Stack
 		var headers [2]error
 		var want kernel.Traffic
-		described := 0
+		described, large := 0, uint64(0)
 		for n := range packets {
 			if n%40 == 0 {
 				stack = stackOf(t, layers, []encap.PathMTU{1500, 1400, 1292, 552}[r.IntN(4)], options(r))
@@ -133,6 +134,9 @@ func TestSend(t *testing.T) {
 			if carried {
 				want.Packets++
 				want.Bytes += uint64(len(inner))
+				if len(outer) > 1300 {
+					large++
+				}
 			}
 		}
 		if described == 0 || want.Packets < packets/100 {
@@ -140,12 +144,16 @@ func TestSend(t *testing.T) {
 		}
 		got, err := e.program.Counts(thePeer)
 		rigtest.Must(t, err)
-		if got.Sent != want {
-			t.Errorf("%v: counts %+v, want %+v", layers[0].Kind, got.Sent, want)
+		if got.Sent != want || got.Large != large {
+			t.Errorf("%v: counts %+v, want %+v, large %d", layers[0].Kind, got, want, large)
 		}
+		all += large
 		for _, version := range []int{4, 6} {
 			rigtest.Must(t, e.program.StopSending(thePeer, version))
 		}
+	}
+	if all == 0 {
+		t.Error("no large packet was carried")
 	}
 }
 

@@ -212,6 +212,7 @@ func (p *Programs) prefix(tunnel int, prefix netip.Prefix) (*ebpf.Map, any) {
 // inner packets.
 type Counts struct {
 	Sent, Received Traffic
+	Large          uint64 // sent, and larger than every path carries unfragmented: more than 1300 bytes with all headers
 	OddECN         uint64 // received with ECN fields that no correct path produces
 }
 
@@ -245,6 +246,7 @@ func (p *Programs) Counts(peer Peer) (c Counts, err error) {
 		c.Sent.Bytes += n.OutBytes
 		c.Received.Packets += n.InPackets
 		c.Received.Bytes += n.InBytes
+		c.Large += n.OutLarge
 		c.OddECN += n.OddEcn
 	}
 	return c, nil

@@ -19,6 +19,7 @@ enum { DF = 0x4000, FRAGMENT = 0x3fff };
 enum { GRE_KEY = 0x2000 };
 enum { TCP_SYN = 2 };
 enum { MAX_PACKET = 65535 };
+enum { LARGE = 1280 + IPV4 }; /* packets up to this size pass every path */
 
 #define NOBODY 0xffffffff /* as a peer: the prefix is behind none */
 
@@ -101,7 +102,8 @@ struct prefix6 {
 
 struct count {
 	u64 out_packets, out_bytes, in_packets, in_bytes;
-	u64 odd_ecn; /* received with ECN fields that no correct path produces */
+	u64 out_large; /* sent, and larger with all headers than LARGE */
+	u64 odd_ecn;   /* received with ECN fields that no correct path produces */
 };
 
 struct {
@@ -327,6 +329,12 @@ inline u32 segments(struct packet *skb, const struct inner *in, u32 len)
 	return (len - in->headers + size - 1) / size;
 }
 
+/* largest returns the size of the largest of the packets that a super-packet is. */
+inline u32 largest(struct packet *skb, const struct inner *in)
+{
+	return skb->gso_size ? in->headers + skb->gso_size : skb->len;
+}
+
 /* route finds the path of an inner packet. It returns 0 if the packet is not carried. */
 inline int route(struct packet *skb, struct inner *in, struct path *p)
 {
@@ -339,8 +347,7 @@ inline int route(struct packet *skb, struct inner *in, struct path *p)
 	struct path *entry = map_lookup(&paths, &key);
 	if (!entry || !copy(p, entry, sizeof *p) || p->peer != key.peer || p->version != key.version)
 		return 0;
-	u32 largest = skb->gso_size ? in->headers + skb->gso_size : skb->len;
-	if (largest > p->limit || skb->len + p->size > MAX_PACKET)
+	if (largest(skb, in) > p->limit || skb->len + p->size > MAX_PACKET)
 		return 0;
 	return !(p->flags & NEEDS_DF && in->version == 4 && !(in->ip.h[3] & be16(DF)));
 }
@@ -389,7 +396,7 @@ inline int transmit(struct packet *skb, int noted)
 	u32 len = skb->len;
 	if (!route(skb, &in, &p))
 		return PASS;
-	u32 size = p.size, n = segments(skb, &in, len);
+	u32 size = p.size, n = segments(skb, &in, len), large = largest(skb, &in) + size > LARGE;
 	u8 flags = p.flags;
 	if (size < IPV4 || size >= MOST)
 		return PASS;
@@ -416,6 +423,8 @@ inline int transmit(struct packet *skb, int noted)
 	if (c) {
 		c->out_packets += n;
 		c->out_bytes += len + (n - 1) * in.headers;
+		if (large)
+			c->out_large += n;
 	}
 	return redirect_neigh(p.device, 0, 0, 0);
 }
@@ -485,9 +494,27 @@ inline u8 combine(u8 inner, u8 outer)
 	return NOT_ECT | ODD;
 }
 
+/* An address of this host of either IP version. */
+struct address {
+	u8 version;
+	u32 v4;
+	u64 v6[2];
+};
+
+/* is_to reports whether a packet is to an address. */
+inline int is_to(const struct inner *in, const struct address *a)
+{
+	if (in->version != a->version)
+		return 0;
+	if (in->version == 4)
+		return in->ip.w[4] == a->v4;
+	return in->ip.q[3] == a->v6[0] && in->ip.q[4] == a->v6[1];
+}
+
 /* open_outer checks the outermost headers of a packet. It returns in at where they end, in
- * protocol that of what is inside, 4 or 41, and in to where the packet belongs. */
-inline int open_outer(struct packet *skb, struct end *to, u32 *at, u8 *tos, u8 *protocol)
+ * protocol that of what is inside, 4 or 41, in to where the packet belongs, and in endpoint our
+ * address. */
+inline int open_outer(struct packet *skb, struct end *to, u32 *at, u8 *tos, u8 *protocol, struct address *endpoint)
 {
 	union ip ip;
 	struct outer4 k4 = {};
@@ -502,7 +529,8 @@ inline int open_outer(struct packet *skb, struct end *to, u32 *at, u8 *tos, u8 *
 		*tos = ip.b[1];
 		*protocol = ip.b[9];
 		k4.from = ip.w[3];
-		k4.at = ip.w[4];
+		k4.at = endpoint->v4 = ip.w[4];
+		endpoint->version = 4;
 		off += IPV4;
 	} else if (skb->protocol == be16(ETH_IPV6)) {
 		if (load_bytes(skb, off, &ip, IPV6))
@@ -513,8 +541,9 @@ inline int open_outer(struct packet *skb, struct end *to, u32 *at, u8 *tos, u8 *
 		*protocol = ip.b[6];
 		k6.from[0] = ip.q[1];
 		k6.from[1] = ip.q[2];
-		k6.at[0] = ip.q[3];
-		k6.at[1] = ip.q[4];
+		k6.at[0] = endpoint->v6[0] = ip.q[3];
+		k6.at[1] = endpoint->v6[1] = ip.q[4];
+		endpoint->version = 6;
 		off += IPV6;
 	} else
 		return 0;
@@ -571,7 +600,8 @@ int receive(struct packet *skb)
 	if (skb->pkt_type != 0 || skb->vlan_present) /* not to this host, or of a VLAN on the device */
 		return PASS;
 	struct end e;
-	if (!open_outer(skb, &e, &at, &tos, &protocol))
+	struct address endpoint = {};
+	if (!open_outer(skb, &e, &at, &tos, &protocol, &endpoint))
 		return PASS;
 	if (e.layers == 2 && protocol == IN_IPV6) {
 		union ip ip;
@@ -594,6 +624,8 @@ int receive(struct packet *skb)
 	}
 	if (!parse(skb, at, &in) || in.version != (protocol == IN_IPV4 ? 4 : 6) || from_anywhere(&in))
 		return PASS;
+	if (in.protocol == UDP && is_to(&in, &endpoint))
+		return PASS; /* it may be a packet of a tunnel again */
 	if (in.version == 4 && sum4(&in.ip) != 0xffff)
 		return PASS;
 	u32 *source = behind(e.tunnel, &in, 1);
