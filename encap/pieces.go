@@ -1,6 +1,8 @@
 package encap
 
 import (
+	"bytes"
+	"encoding/binary"
 	"iter"
 	"slices"
 
@@ -11,8 +13,9 @@ import (
 
 // InPieces reports whether a packet that is larger than Limit may be carried in pieces.
 // An IPv4 packet whose sender allows fragmentation is fragmented before it enters IPv4
-// (RFC 2003 section 5.1, RFC 7588 section 3.3). Before it enters IPv6, the packet of the
-// layer at which it enters is fragmented (RFC 2473 section 7.2). The latter also holds
+// (RFC 2003 section 5.1, RFC 7588 section 3.3) or LISP (RFC 9300 section 5.4.1). Before it
+// enters IPv6 otherwise, the packet of the layer at which it enters is fragmented (RFC
+// 2473 section 7.2). The latter also holds
 // for an IPv6 packet that is no larger than the minimum IPv6 MTU (7.1), if the packet
 // passes a layer over IPv6. If DF is to be ignored, an IPv4 packet with DF that enters
 // IPv4 is carried in fragments of the layer's packet as well, because it need not have
@@ -40,11 +43,11 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 	if s.Sealed() {
 		return s.sealedPieces(t, b, off, scratch, limit)
 	}
-	if header.Version(b[off:]) == 4 && (t.parts[0].over == 4 || t.parts[0].session) {
+	if header.Version(b[off:]) == 4 && s.cutsBefore(t, b[off:]) {
 		if s.cut4 != nil && !header.IPv4(b[off:]).MayFragment() {
 			return s.piecesOutside(t, b, off, scratch)
 		}
-		return t.each(fragment.IPv4(b[off:], t.limit, scratch, Headroom), scratch, 0)
+		return t.each(fragment.IPv4(b[off:], s.fragmentSize(t, b[off:]), scratch, Headroom), scratch, 0)
 	}
 	if int(limit) < t.limited {
 		return refused(drop.EncapLimit)
@@ -71,6 +74,33 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 		}
 	}
 	return outside.each(fragment.IPv6(whole, min(outside.limit, most-outside.size), id, scratch, Headroom), scratch, limit-byte(inside.limited))
+}
+
+// cutsBefore reports whether an IPv4 packet is fragmented before it enters the stack at a
+// template, and not the packet of a layer. RFC 9300 section 5.4.1 requires that over IPv6, too.
+func (s *Stack) cutsBefore(t *template, inner []byte) bool {
+	p := &t.parts[0]
+	return p.over == 4 || p.session || p.halved && header.IPv4(inner).MayFragment()
+}
+
+// fragmentSize returns the size in bytes of the fragments of an inner IPv4 packet: what its
+// path carries or, if the framing asks for that and they fit, half of the packet.
+func (s *Stack) fragmentSize(t *template, inner []byte) int {
+	limit := t.limit
+	if s.layers[len(s.layers)-1].Resolver != nil {
+		// The resolver may send fragments, which have no ports, elsewhere than whole packets.
+		head := bytes.Clone(inner[:min(len(inner), header.IPv6Len)])
+		binary.BigEndian.PutUint16(head[6:], header.IPv4(head).Fragment()|header.MF)
+		limit = min(limit, int(s.LimitTo(head)))
+	}
+	if t.parts[0].halved {
+		ip := header.IPv4(inner)
+		half := (len(ip.Payload()) + 1) / 2
+		if n := ip.HeaderLen() + (half+7)&^7; n <= limit {
+			return n
+		}
+	}
+	return limit
 }
 
 // piecesOutside is EncapsulatePieces for an IPv4 packet with DF that enters a layer over

@@ -40,6 +40,7 @@ type part struct {
 	set     byte
 	ttl     byte // InheritTTL: copy the inner TTL
 	session bool // the packet is inside a connection, and never a fragment
+	halved  bool // a large packet is fragmented in two halves before it enters
 
 	resolved
 	ipv4Part
@@ -232,6 +233,7 @@ func (b *builder) part(p *part, layer, carries int, h []byte) {
 		p.finisher = codec
 	}
 	p.framing, p.session, p.ported = f.Overhead, f.Session, f.Ports != framing.Ports{}
+	_, p.halved = l.Kind.Framing().(framing.Halver)
 	p.size = len(codec.Append(h, carries))
 }
 

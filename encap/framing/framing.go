@@ -47,6 +47,13 @@ type Codec interface {
 	Unquote(b []byte, size int) (inner []byte, innerSize, version int, ok bool)
 }
 
+// Halver is a Framing with the rule that an IPv4 packet which may be fragmented, and is too
+// large, becomes two halves before it enters the layer.
+type Halver interface {
+	Framing
+	Halves()
+}
+
 // Properties describe a framing with its options.
 type Properties struct {
 	Protocol byte // in the delivery header

@@ -55,6 +55,9 @@ func (f LISP) Properties() Properties {
 	return p
 }
 
+// Halves says that IPv4 packets are fragmented before they enter (RFC 9300 section 5.4.1).
+func (LISP) Halves() {}
+
 func (f LISP) fou() FOU {
 	return FOU{Local: LISPPort, Remote: LISPPort, Version: f.Version, NoChecksum: !f.Checksum, Flow: true}
 }

@@ -132,7 +132,7 @@ func TestLISP(t *testing.T) {
 			must(t, h.b.AddAddr("vb", netip.PrefixFrom(server, server.BitLen()/4*3)))
 			s := newMapServer(t, h.b, server)
 			instance := "instance = 77\n"
-			a := start(t, h.a, s.site(t, 1, netip.MustParseAddr(f.a), instance))
+			a := start(t, h.a, s.site(t, 1, netip.MustParseAddr(f.a), instance+"mtu = 1500\n"))
 			b := start(t, h.b, s.site(t, 2, netip.MustParseAddr(f.b), instance))
 			for _, d := range []*daemon{a, b} {
 				_, st := d.status(t)
@@ -142,6 +142,13 @@ func TestLISP(t *testing.T) {
 				// The first packet waits for the mapping.
 				pings(t, h.a, netip.MustParseAddr(to), rig.PingOptions{Size: 1000})
 				transfer(t, h.a, h.b, netip.MustParseAddr(to), 1<<20)
+			}
+			if server.Is4() { // b takes the MTU of lo, in which server is, for that of an IPv6 path
+				// A packet of 1500 bytes without DF is sent in two halves.
+				pings(t, h.a, netip.MustParseAddr("10.2.0.1"), rig.PingOptions{Size: 1472})
+				if _, st := a.status(t); st.Out.Drops["too_big"] != 0 {
+					t.Errorf("%+v", st.Out)
+				}
 			}
 			a.has(t, "2001:db8:e2::/48", "up")
 			a.has(t, "10.2.0.0/16", "up")
