@@ -175,6 +175,8 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	if err != nil {
 		return err
 	}
+	counters := openCounters(cfg, log.Logger)
+	defer counters.Close()
 	who, err := privilege.Become(cfg, f.config)
 	if err != nil {
 		return err
@@ -192,6 +194,7 @@ func serve(cfg *config.Config, f flags, log *logging.Log) error {
 	if p.Engine, err = engine.New(first.Config, log.Logger); err != nil {
 		return err
 	}
+	p.Counters = counters
 	first.Done(nil, true)
 	passed, err := systemd.Passed()
 	if err != nil {

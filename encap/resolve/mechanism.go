@@ -111,6 +111,8 @@ type Site struct {
 	Down   []netip.Addr   // those of Hosts that do not answer: they are used last
 	Strict bool           // as in Martian4
 
+	Counters Counters // nil: there are none
+
 	// Links are this host's IPv4 addresses, each with the length of its subnet: neither
 	// they nor the subnets' broadcast addresses are valid remote addresses (RFC 3964
 	// sections 4.1.4 and 5.1). Delegated are the 6rd prefixes delegated to this host by
@@ -120,6 +122,20 @@ type Site struct {
 	Links     []netip.Prefix
 	Delegated []netip.Prefix
 	Elsewhere []netip.Prefix
+}
+
+// Counters are numbers that only increase, whatever the clock does, and after a restart, too. Each
+// is in a file. Any goroutine may use them.
+type Counters interface {
+	// Reserve reserves count numbers and returns the first of them: it is at least least, and
+	// greater than all that were reserved before.
+	Reserve(file string, least, count uint64) uint64
+}
+
+// Counted is a Mechanism that uses a counter. CounterFile is its file; "": it uses none.
+type Counted interface {
+	Mechanism
+	CounterFile() string
 }
 
 // Host is an outer host. Exactly one of its address and its DNS name is set.

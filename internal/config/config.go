@@ -173,6 +173,16 @@ func (t *Tunnel) secretFiles() (all []string) {
 	return all
 }
 
+// CounterFiles returns the files with the counters of the layers' mechanisms.
+func (t *Tunnel) CounterFiles() (all []string) {
+	for i := range t.Layers {
+		if m, ok := t.Layers[i].Mechanism.(resolve.Counted); ok && m.CounterFile() != "" {
+			all = append(all, m.CounterFile())
+		}
+	}
+	return all
+}
+
 // Kind returns the kind of a layer, with the options of its framing.
 func (t *Tunnel) Kind(layer int) encap.Kind {
 	l := &t.Layers[layer]

@@ -12,7 +12,7 @@ func TestLISP(t *testing.T) {
 	)
 	checkProblems(t, []problemRow{
 		{xtr + eid + resolver, ""},
-		{xtr + eid + resolver + "map_server = ['ms.example.com', '198.51.100.53']\nkey_file = '/k'\nalgorithm = 'sha1'\ninstance = 16777215\nproxy_reply = true\n", ""},
+		{xtr + eid + resolver + "map_server = ['ms.example.com', '198.51.100.53']\nkey_file = '/k'\nnonce_file = '/n'\nalgorithm = 'sha1'\ninstance = 16777215\nproxy_reply = true\n", ""},
 		{pxtr + eid + resolver + "check_source = true\n", ""},
 		{xtr6 + eid + "map_resolver = '2001:db8::53'\nhop_limit = 64\n", ""},
 		{xtr + eid + resolver + "rloc = [{ address = '192.0.2.1', priority = 1, weight = 75 }, { address = '192.0.2.2' }, { address = '2001:db8::1' }]\n", ""},
@@ -32,6 +32,10 @@ func TestLISP(t *testing.T) {
 			`7:16: map_resolver has 2001:db8::53, and local is 192.0.2.1: both must be IPv4 addresses, or both IPv6 addresses`},
 		{xtr + eid + resolver + "map_server = '198.51.100.53'\n",
 			`8:14: map_server needs key_file: set it to a file with the key that the map server has for this site`},
+		{xtr + eid + resolver + "nonce_file = 'n'\n",
+			`8:14: nonce_file is "n": it must be the absolute path of a file`},
+		{pxtr + eid + resolver + "nonce_file = '/n'\n",
+			`8:14: nonce_file contradicts role "pxtr": leave it out, or set role to "xtr"`},
 		{xtr + eid + resolver + "key_file = '/k'\n",
 			`8:12: key_file needs map_server: set it to the map server at which this site registers, or leave key_file out`},
 		{xtr + eid + resolver + "rloc = [{ address = '192.0.2.2' }]\n",

@@ -64,7 +64,7 @@ func (s *mapServer) serve() {
 func (s *mapServer) answer(b []byte, from netip.AddrPort) (to netip.AddrPort, answer []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if m, err := lisp.ParseRegistration(b); err == nil && m.Type == lisp.TypeRegister && m.Verify(b, []byte(lispKey)) == nil {
+	if m, err := lisp.ParseRegistration(b); err == nil && m.Type == lisp.TypeRegister && m.Verify(b, []byte(lispKey)) == nil && m.Nonce >= beforeNonce {
 		for _, e := range m.Records {
 			s.sites[e.EID] = from
 		}
@@ -94,15 +94,22 @@ func (s *mapServer) answer(b []byte, from netip.AddrPort) (to netip.AddrPort, an
 	return netip.AddrPortFrom(q.Locators[0], inner.Port()), r.Append(nil)
 }
 
+// beforeNonce is a nonce that the xTRs had before a restart, with a clock that was wrong.
+const beforeNonce = 1 << 62
+
+// nonceFile returns the file with nonces beside that of a key.
+func nonceFile(key string) string { return filepath.Join(filepath.Dir(key), "nonce") }
+
 // site returns the configuration of the xTR of a site.
 func (s *mapServer) site(t *testing.T, number int, local netip.Addr, lines string) string {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "key")
 	must(t, os.WriteFile(key, []byte(lispKey+"\n"), 0o600))
+	must(t, os.WriteFile(nonceFile(key), fmt.Appendf(nil, "%d\n", beforeNonce), 0o600))
 	at := s.conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
 	return fmt.Sprintf("[[tunnel]]\nname = \"lisp0\"\nmode = \"lisp\"\nrole = \"xtr\"\nlocal = \"%v\"\neid = [\"2001:db8:e%[2]d::/48\", \"10.%[2]d.0.0/16\"]\n"+
 		"address = [\"2001:db8:e%[2]d::1/48\", \"10.%[2]d.0.1/16\"]\nroutes = [\"2001:db8:e0::/44\", \"10.0.0.0/8\"]\n"+
-		"map_resolver = \"%[3]v\"\nmap_server = \"%[3]v\"\nkey_file = %[4]q\n%[5]s", local, number, at, key, lines)
+		"map_resolver = \"%[3]v\"\nmap_server = \"%[3]v\"\nkey_file = %[4]q\nnonce_file = %[6]q\n%[5]s", local, number, at, key, lines, nonceFile(key))
 }
 
 // has waits until status shows what the daemon knows of a prefix.

@@ -32,7 +32,7 @@ func TestMapServer(t *testing.T) {
 	site := func(number int, more string) string {
 		return fmt.Sprintf("[[tunnel]]\nname = \"lisp0\"\nmode = \"lisp\"\nrole = \"xtr\"\nlocal = \"203.0.113.%[1]d0\"\neid = [\"2001:db8:e%[1]d::/48\", \"10.%[1]d.0.0/16\"]\n"+
 			"address = [\"2001:db8:e%[1]d::1/48\", \"10.%[1]d.0.1/16\"]\nroutes = [\"2001:db8:e0::/44\", \"10.0.0.0/8\"]\ninstance = 7\n"+
-			"map_resolver = \"203.0.113.53\"\nmap_server = \"203.0.113.53\"\nkey_file = %[2]q\n%[3]s", number, key, more)
+			"map_resolver = \"203.0.113.53\"\nmap_server = \"203.0.113.53\"\nkey_file = %[2]q\nnonce_file = %[4]q\n%[3]s", number, key, more, nonceFile(key))
 	}
 	a := start(t, h.a, site(1, "proxy_reply = true\nalgorithm = \"sha256-hkdf\"\n"))
 	b := start(t, h.b, site(2, "algorithm = \"sha1\"\n"))

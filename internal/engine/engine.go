@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sixfour/encap/resolve"
 	"sixfour/internal/api"
 	"sixfour/internal/arrival"
 	"sixfour/internal/config"
@@ -92,7 +93,8 @@ type host struct {
 	addresses hostwatch.Addresses
 	byIndex   map[int]*tunnel // tunnels with an interface in our own network namespace
 	watcher   *hostwatch.Watcher
-	updates   *ddns.Set // reports our outer addresses; any goroutine may read its status
+	Counters  resolve.Counters // of mechanisms; nil: there are none. It must be set before Run
+	updates   *ddns.Set        // reports our outer addresses; any goroutine may read its status
 }
 
 // kernel is what the engine changes in the kernel beside interfaces. The control loop owns

@@ -12,6 +12,7 @@ import (
 // site returns the site of a tunnel's mechanism with one of our outer addresses.
 func (e *Engine) site(t *tunnel, local netip.Addr) resolve.Site {
 	s := t.mech.Site(local, t.cfg.AddressAt(local), t.cfg.Strict)
+	s.Counters = e.Counters
 	s.Links, s.Elsewhere = e.addresses.Links(), e.addresses.Elsewhere(t.cfg.Netns)
 	for _, other := range e.tunnels {
 		if other.mech == nil {

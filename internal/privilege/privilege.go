@@ -93,7 +93,7 @@ type needs struct {
 	lowPort   bool     // metrics, or the UDP port of a path, below 1024
 	files     []string // directories of files with secrets and certificates
 	connects  []uint16 // ports of TCP to which the daemon connects
-	store     bool     // the store of the broker or of the map server is a file, which is open already
+	store     bool     // the store of the broker or of the map server, or a counter, is a file, which is open already
 	off       bool     // no sandbox
 }
 
@@ -114,6 +114,7 @@ func needsOf(cfg *config.Config, file string) needs {
 		t := &cfg.Tunnels[i]
 		n.lowPort = n.lowPort || lowPath(t) != nil
 		n.xdp = n.xdp || t.IO != config.IOSocket
+		n.store = n.store || len(t.CounterFiles()) > 0
 		for _, f := range t.Files() {
 			n.files = append(n.files, directoriesOf(f)...)
 		}

@@ -26,6 +26,7 @@ type Router struct {
 	Servers   []resolve.Host // map servers, at which an xTR registers
 	ProxyETRs []resolve.Host // where an xTR sends packets to hosts without LISP
 	Key       Key            // for Servers
+	NonceFile string         // of the counter for registrations
 
 	// Answers makes map servers answer for this xTR.
 	Answers bool
@@ -69,6 +70,14 @@ func (Router) NeedsHosts() bool { return false }
 // SecretFile returns the file with the key.
 func (m Router) SecretFile() string { return m.Key.File }
 
+// CounterFile returns the file with the nonces of registrations; "": nothing is registered.
+func (m Router) CounterFile() string {
+	if len(m.Servers) == 0 {
+		return ""
+	}
+	return m.NonceFile
+}
+
 // Resolver returns the agent of the router.
 func (m Router) Resolver(at resolve.Site) (resolve.Resolver, error) {
 	if a := at.Local; !a.IsValid() || a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalUnicast() {
@@ -80,6 +89,7 @@ func (m Router) Resolver(at resolve.Site) (resolve.Resolver, error) {
 		}
 	}
 	r := newRouter(m, at.Local)
+	r.nonces.counters = at.Counters
 	addrs := make([][]netip.Addr, 0, len(m.Hosts()))
 	for i, h := range m.Hosts() {
 		list := []netip.Addr{h.Addr}

@@ -517,6 +517,48 @@ func TestSolicit(t *testing.T) {
 	_ = ms
 }
 
+// counter is a resolve.Counters with one number, as it would be in a file.
+type counter struct{ next, writes uint64 }
+
+func (c *counter) Reserve(_ string, least, count uint64) uint64 {
+	first := max(c.next, least)
+	c.next, c.writes = first+count, c.writes+1
+	return first
+}
+
+// After a restart, nonces go on where they were, whatever the clock does, and the counter is not
+// written for each of them.
+func TestNoncesKept(t *testing.T) {
+	disk := new(counter)
+	begin := time.Unix(1.7e9, 0)
+	var last uint64
+	for i, at := range []time.Time{begin, begin.Add(time.Hour), begin.Add(-time.Hour), time.Unix(0, 0), begin.Add(2 * time.Hour)} {
+		n := nonces{counters: disk}
+		for range 1000 {
+			nonce := n.another("file", at)
+			if nonce <= last {
+				t.Fatalf("start %d: %d after %d", i, nonce, last)
+			}
+			last = nonce
+			at = at.Add(time.Minute)
+		}
+	}
+	if disk.writes != 5 {
+		t.Errorf("%d writes for 5 starts", disk.writes)
+	}
+	n := nonces{counters: disk}
+	for range 3 * nonceBlock {
+		if nonce := n.another("file", begin); nonce <= last {
+			t.Fatalf("%d after %d", nonce, last)
+		} else {
+			last = nonce
+		}
+	}
+	if disk.writes != 8 || last >= disk.next {
+		t.Errorf("%d writes, nonce %d, reserved to %d", disk.writes, last, disk.next)
+	}
+}
+
 // Nonces of registrations increase, whatever the clock does, and retries slow down.
 func TestRegister(t *testing.T) {
 	n, a, _, ms := sites(t)

@@ -31,6 +31,38 @@ type registration struct {
 	missed bool      // some prefixes were not confirmed
 }
 
+// registrations are those of the site at all map servers.
+type registrations struct {
+	servers []*registration
+	nonces  nonces
+}
+
+// nonces gives the nonces of registrations, which must increase for ever (RFC 9301 section 5.6). A
+// counter makes them do so after a restart with a clock that goes back. They begin with the time, in
+// microseconds, in case the counter is lost.
+type nonces struct {
+	counters resolve.Counters // nil: there is only the time
+	last     uint64
+	left     uint64 // how many after the last one are reserved
+}
+
+// nonceBlock is how many nonces are reserved at once, so that the disk is seldom written.
+const nonceBlock = 1 << 16
+
+// another returns the next nonce. File is that of the counter.
+func (n *nonces) another(file string, now time.Time) uint64 {
+	least := max(n.last+1, uint64(now.UnixMicro()))
+	switch {
+	case n.counters == nil:
+		n.last = least
+	case n.left > 0:
+		n.last, n.left = n.last+1, n.left-1
+	default:
+		n.last, n.left = n.counters.Reserve(file, least, nonceBlock), nonceBlock-1
+	}
+	return n.last
+}
+
 // register sends the registrations that are due.
 func (r *router) register(now time.Time) {
 	if r.Key.secret == "" {
@@ -43,9 +75,7 @@ func (r *router) register(now time.Time) {
 		if s.begun.IsZero() {
 			s.begun = now
 		}
-		// Nonces must increase for ever (RFC 9301 section 5.6): with the time in them, they do so
-		// after a restart, too.
-		s.nonce = max(s.nonce+1, uint64(now.UnixMicro()))
+		s.nonce = r.nonces.another(r.NonceFile, now)
 		m := &lisp.Registration{
 			Type: lisp.TypeRegister, Proxy: r.Answers, WantNotify: true, Nonce: s.nonce,
 			Algorithm: r.Key.Algorithm, Records: r.records(netip.Addr{}),

@@ -25,7 +25,7 @@ type router struct {
 
 	resolvers []netip.Addr
 	proxies   []resolve.Endpoint
-	servers   []*registration
+	registrations
 
 	outbox
 	answers bucket // map replies to requests

@@ -232,6 +232,7 @@ var reference = slices.Concat([]Key{
 	{Table: TableTunnel, Modes: "`lisp`", Name: "map_server", Values: "addresses or names", Meaning: "at an xTR: where the site registers; left out: it does not"},
 	{Table: TableTunnel, Modes: "`lisp`", Name: "key_file", Values: "a file", Needed: "with `map_server`", Meaning: "the key that the map servers have for the site; the file must belong to root or the daemon's user, with mode 0600"},
 	{Table: TableTunnel, Modes: "`lisp`", Name: "algorithm", Values: "`sha1`, `sha256`, `sha256-hkdf`", Meaning: "how registrations are authenticated: algorithm 1, 2 or 3 (RFC 9301 section 12.5); left out: `sha256`"},
+	{Table: TableTunnel, Modes: "`lisp`", Name: "nonce_file", Values: "an absolute path", Meaning: "at an xTR: file, which the daemon makes, with the nonces of its registrations, which must not go back; left out: `/var/lib/sixfour/lisp.nonce`"},
 	{Table: TableTunnel, Modes: "`lisp`", Name: "instance", Values: "0 to 16777215", Meaning: "instance identifier: prefixes of other instances are other prefixes; left out: 0, which is not sent"},
 	{Table: TableTunnel, Modes: "`lisp`", Name: "proxy_etr", Values: "addresses or names", Meaning: "at an xTR: proxy xTRs to which packets to hosts outside all sites go; left out: these packets are dropped"},
 	{Table: TableTunnel, Modes: "`lisp`", Name: "proxy_reply", Values: "true, false", Meaning: "at an xTR: map servers answer requests for the site themselves; left out: they pass requests on to it"},

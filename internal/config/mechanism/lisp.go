@@ -25,7 +25,7 @@ const modeLISP = "lisp"
 
 // rolesOfLISP are the roles that have a key.
 var rolesOfLISP = map[string][]string{
-	"rloc": {"xtr"}, "map_server": {"xtr"}, "key_file": {"xtr"}, "algorithm": {"xtr"}, "proxy_etr": {"xtr"}, "proxy_reply": {"xtr"},
+	"rloc": {"xtr"}, "map_server": {"xtr"}, "key_file": {"xtr"}, "algorithm": {"xtr"}, "nonce_file": {"xtr"}, "proxy_etr": {"xtr"}, "proxy_reply": {"xtr"},
 }
 
 func readRoleLISP(r *problem.Report, e tree.Entry, m *lispKeys) {
@@ -65,6 +65,15 @@ var algorithms = []string{lisp.SHA1: "sha1", lisp.SHA256: "sha256", lisp.SHA256H
 func readAlgorithm(r *problem.Report, e tree.Entry, m *lispKeys) {
 	if word, ok := value.Word(r, e, algorithms[lisp.SHA1:]...); ok {
 		m.algorithm = lisp.Algorithm(slices.Index(algorithms, word))
+	}
+}
+
+// defaultNonceFile is in the directory that the daemon's unit makes.
+const defaultNonceFile = "/var/lib/sixfour/lisp.nonce"
+
+func readNonceFile(r *problem.Report, e tree.Entry, m *lispKeys) {
+	if path, ok := value.File(r, e); ok {
+		m.NonceFile = path
 	}
 }
 

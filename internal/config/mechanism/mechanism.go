@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"sixfour/encap/lisp"
+	"sixfour/encap/lisp/node"
 	"sixfour/encap/mape"
 	"sixfour/encap/resolve"
 	"sixfour/encap/sixa44"
@@ -107,7 +108,7 @@ var Rows = []Row{
 		{Name: "direct", Read: yesNo(func(m *sixBed4) *bool { return &m.direct })},
 		{Name: "port", Read: port(func(m *sixBed4) *uint16 { return &m.port })},
 	}, (*sixBed4).finish)),
-	outermost("its packets have a UDP header of their own", row(modeLISP, lispKeys{algorithm: lisp.SHA256}, []tree.Key[*lispKeys]{
+	outermost("its packets have a UDP header of their own", row(modeLISP, lispKeys{algorithm: lisp.SHA256, Router: node.Router{NonceFile: defaultNonceFile}}, []tree.Key[*lispKeys]{
 		{Name: "role", Read: readRoleLISP},
 		{Name: "eid", Read: value.Prefixes(0, func(m *lispKeys) *[]netip.Prefix { return &m.EIDs })},
 		{Name: "rloc", Read: readRLOCs},
@@ -115,6 +116,7 @@ var Rows = []Row{
 		{Name: "map_server", Read: value.Hosts(0, func(m *lispKeys) *[]config.Host { return &m.Servers })},
 		{Name: "key_file", Read: readLISPKey},
 		{Name: "algorithm", Read: readAlgorithm},
+		{Name: "nonce_file", Read: readNonceFile},
 		{Name: "instance", Read: readInstance},
 		{Name: "proxy_etr", Read: value.Hosts(0, func(m *lispKeys) *[]config.Host { return &m.ProxyETRs })},
 		{Name: "proxy_reply", Read: func(r *problem.Report, e tree.Entry, m *lispKeys) { m.Answers, _ = value.Bool(r, e) }},
