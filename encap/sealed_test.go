@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sixfour/encap/drop"
+	"sixfour/encap/framing"
 	"sixfour/encap/header"
 	"sixfour/encap/seal"
 	"sixfour/encap/source"
@@ -53,9 +54,14 @@ func unhex(t *testing.T, s string) []byte {
 
 func sealStack(t testing.TB, path PathMTU, local, remote string) *Stack {
 	t.Helper()
+	return sealStackOf(t, InSEAL, path, local, remote)
+}
+
+func sealStackOf(t testing.TB, k Kind, path PathMTU, local, remote string) *Stack {
+	t.Helper()
 	o := DefaultOptions
 	o.TTL = InheritTTL
-	s, err := New([]Layer{{Kind: InSEAL, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote)}}, path, o, source.New(nil, nil, false), NewRecord())
+	s, err := New([]Layer{{Kind: k, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote)}}, path, o, source.New(nil, nil, false), NewRecord())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +98,7 @@ func joinSealed(t *testing.T, s *Stack, outers ...[]byte) (all [][]byte) {
 	return all
 }
 
-// sameButIDs compares outer packets, except for the identifications, which differ.
+// sameButIDs compares outer packets, except for the identifications of IPv4, which differ.
 func sameButIDs(t *testing.T, got, want []byte) {
 	t.Helper()
 	got, want = bytes.Clone(got), bytes.Clone(want)
@@ -102,7 +108,6 @@ func sameButIDs(t *testing.T, got, want []byte) {
 		}
 		clear(b[4:6])
 		clear(b[10:12])
-		clear(b[24:28])
 	}
 	if !bytes.Equal(got, want) {
 		t.Errorf("\n got %x\nwant %x", got[:60], want[:60])
@@ -111,7 +116,7 @@ func sameButIDs(t *testing.T, got, want []byte) {
 
 // The vectors are opened, and made again.
 func TestSEALVectors(t *testing.T) {
-	a, b := sealStack(t, 1280, sealA, sealB), sealStack(t, 1280, sealB, sealA)
+	a, b := sealStackOf(t, InSEAL.With(framing.SEAL{First: 0x01020304, Given: true}), 1280, sealA, sealB), sealStack(t, 1280, sealB, sealA)
 	whole := unhex(t, sealWhole)
 	got := joinSealed(t, b, whole)
 	if len(got) != 1 || !bytes.Equal(got[0], whole[28:]) {
@@ -144,8 +149,32 @@ func TestSEALVectors(t *testing.T) {
 	}
 	sameButIDs(t, pieces[0], first)
 	sameButIDs(t, pieces[1], second)
-	if !bytes.Equal(pieces[0][24:28], pieces[1][24:28]) || bytes.Equal(pieces[0][4:6], pieces[1][4:6]) {
-		t.Errorf("identifications %x %x of SEAL, %x %x of IPv4", pieces[0][24:28], pieces[1][24:28], pieces[0][4:6], pieces[1][4:6])
+	if bytes.Equal(pieces[0][4:6], pieces[1][4:6]) {
+		t.Errorf("identifications %x %x of IPv4", pieces[0][4:6], pieces[1][4:6])
+	}
+}
+
+// In UDP, the SEAL header of the vector follows a UDP header without a checksum. Identifications
+// begin with the given one, also with 0 and with the largest one.
+func TestSEALInUDP(t *testing.T) {
+	whole := unhex(t, sealWhole)
+	for _, first := range []uint32{0x01020304, 0, 1, 1<<32 - 1} {
+		f := framing.FOU{Local: 45000, Remote: 45000, NoChecksum: true, Inside: framing.SEAL{First: first, Given: true}}
+		a, b := sealStackOf(t, InSEAL.With(f), 1500, sealA, sealB), sealStackOf(t, InSEAL.With(f), 1500, sealB, sealA)
+		for i := range uint32(3) {
+			outer, r := a.Encapsulate(append(make([]byte, Headroom), whole[28:]...), Headroom)
+			if r != drop.None {
+				t.Fatal(r)
+			}
+			want := append([]byte{0xaf, 0xc8, 0xaf, 0xc8, 0, 72, 0, 0}, whole[20:24]...)
+			want = append(binary.BigEndian.AppendUint32(want, first+i), whole[28:]...)
+			if ip := header.IPv4(outer); ip.Protocol() != header.UDP || !bytes.Equal(ip.Payload(), want) {
+				t.Errorf("\n got %x\nwant %x", outer[20:], want)
+			}
+			if inner, r := b.Decapsulate(outer); r != drop.None || !bytes.Equal(inner, whole[28:]) {
+				t.Errorf("%v: %x", r, inner)
+			}
+		}
 	}
 }
 

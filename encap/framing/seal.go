@@ -11,7 +11,10 @@ import (
 // SEAL is the framing of draft-templin-intarea-seal-68: a header of eight bytes with an
 // identification, and in the form of an IPv6 fragment header (see package seal). Packets that a path
 // may not carry whole are sent in two pieces, which the stack makes and the receiver joins.
-type SEAL struct{}
+type SEAL struct {
+	First uint32 // identification of the first packet, if Given; otherwise it is random
+	Given bool
+}
 
 // Properties returns the properties of the header.
 func (SEAL) Properties() Properties {
@@ -28,9 +31,13 @@ func (SEAL) Matches(b []byte) bool {
 }
 
 // Codec returns the codec for the header.
-func (SEAL) Codec(s *State) Codec {
+func (f SEAL) Codec(s *State) Codec {
 	if s != nil {
-		s.sealed.CompareAndSwap(0, rand.Uint32())
+		before := rand.Uint32()
+		if f.Given {
+			before = f.First - 1
+		}
+		s.sealed.CompareAndSwap(0, before)
 	}
 	return &sealCodec{s}
 }

@@ -210,10 +210,7 @@ func (d *draft) checkZones(r *problem.Report, local, remote end) {
 func (d *draft) bare() []encap.Layer {
 	layers := make([]encap.Layer, len(d.layers))
 	for i, l := range d.layers {
-		if isGRE(l.kind) && !l.ownGRE {
-			l.gre = d.gre
-		}
-		layers[i] = encap.Layer{Kind: l.kind.With(l.framing())}
+		layers[i] = encap.Layer{Kind: l.kind.With(d.framing(&l))}
 	}
 	return layers
 }

@@ -1,10 +1,6 @@
 package configfile
 
 import (
-	"encoding/binary"
-	"math"
-	"net/netip"
-
 	"sixfour/encap"
 	"sixfour/encap/framing"
 	"sixfour/internal/config/keys"
@@ -19,12 +15,22 @@ func isGRE(k encap.Kind) bool {
 	return ok
 }
 
-// framing returns the framing with the options of the layer; nil: it has none.
-func (l *layerDraft) framing() framing.Framing {
-	if l.gre == (framing.GRE{}) {
-		return nil
+// framing returns the framing of a layer with its options; nil: it has none.
+func (d *draft) framing(l *layerDraft) framing.Framing {
+	switch l.kind.Framing().(type) {
+	case framing.GRE:
+		if !l.ownGRE {
+			l.gre = d.gre
+		}
+		if l.gre != (framing.GRE{}) {
+			return l.gre
+		}
+	case framing.SEAL:
+		if d.seal != (framing.SEAL{}) {
+			return d.seal
+		}
 	}
-	return l.gre
+	return nil
 }
 
 // greKeys returns the keys of a GRE header (RFC 2784, RFC 2890). gre returns where their
@@ -42,59 +48,12 @@ func greKeys[T any](allowed func(T) bool, what func(T) string, gre func(T) *fram
 		}}
 	}
 	return []tree.Key[T]{
-		option("key", func(r *problem.Report, e tree.Entry, g *framing.GRE) { g.Keyed, g.Key = readGREKey(r, e) }),
-		option("ikey", readInKey), // after key, and okey after both
-		option("okey", readOutKey),
+		option("key", value.GREKey),
+		option("ikey", value.GREInKey), // after key, and okey after both
+		option("okey", value.GREOutKey),
 		option("checksum", func(r *problem.Report, e tree.Entry, g *framing.GRE) { g.Checksum, _ = value.Bool(r, e) }),
 		option("sequence", func(r *problem.Report, e tree.Entry, g *framing.GRE) { g.Sequence, _ = value.Bool(r, e) }),
 	}
-}
-
-// readGREKey reads a number of 32 bits. It may be in dotted notation, as on routers.
-func readGREKey(r *problem.Report, e tree.Entry) (given bool, key uint32) {
-	switch e.Kind {
-	case tree.Integer:
-		n, err := value.ParseInt(e.Text)
-		if err == nil && 0 <= n && n <= math.MaxUint32 {
-			return true, uint32(n)
-		}
-	case tree.String:
-		a, err := netip.ParseAddr(e.Text)
-		if err == nil && a.Is4() {
-			b := a.As4()
-			return true, binary.BigEndian.Uint32(b[:])
-		}
-	}
-	value.Refuse(r, e, `a number of 32 bits, from 0 to 4294967295, or a dotted quad, such as "192.0.2.1"`)
-	return false, 0
-}
-
-// readInKey reads the key of received packets, for tunnels where it differs from the key
-// of sent packets.
-func readInKey(r *problem.Report, e tree.Entry, g *framing.GRE) {
-	if g.Keyed {
-		contradictsKey(r, e)
-		return
-	}
-	g.Apart = true
-	g.InKeyed, g.InKey = readGREKey(r, e)
-}
-
-// readOutKey reads the key of sent packets.
-func readOutKey(r *problem.Report, e tree.Entry, g *framing.GRE) {
-	if g.Keyed {
-		contradictsKey(r, e)
-		return
-	}
-	g.Apart = true
-	g.Keyed, g.Key = readGREKey(r, e)
-	if g.InKeyed && g.InKey == g.Key { // the same as key alone
-		g.Apart, g.InKeyed, g.InKey = false, false, 0
-	}
-}
-
-func contradictsKey(r *problem.Report, e tree.Entry) {
-	r.Add(e.KeyAt, "%s contradicts key, which sets the key both of received packets (ikey) and of sent packets (okey): leave one of them out", e.Name)
 }
 
 // checkGRE reports sequence numbers on a tunnel that may reorder packets.

@@ -96,7 +96,7 @@ func (n *neighbours) checkPeers(r *problem.Report, d *draft, l layerDraft, local
 			line = d.peers[i].header.Line
 		}
 		for _, path := range d.Peers[i].Paths {
-			f := path.Frame(l.kind.With(l.framing())).Properties()
+			f := path.Frame(l.kind.With(d.framing(&l))).Properties()
 			w := outerKey{version: l.kind.Over(), protocol: f.Protocol, local: path.Local, remote: path.Remote, identity: f.Identity}
 			n.ports.check(r, &path, &f)
 			if f.Ports.Exact {

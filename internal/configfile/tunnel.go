@@ -25,6 +25,7 @@ type draft struct {
 	layers              []layerDraft
 	over4, over6        ends
 	gre                 framing.GRE
+	seal                framing.SEAL
 	paths               []*pathDraft // of the tunnel
 	peers               []*peerDraft
 	dsLite              bool
@@ -41,6 +42,8 @@ var tunnelKeys = slices.Concat([]tree.Key[*draft]{
 	{Name: "name", Read: readName},
 }, clientKeys(true), []tree.Key[*draft]{
 	{Name: "path", Read: readTunnelPaths},
+	{Name: "udp_port", Read: readSEALPort}, // after path, and before peer
+	{Name: "identification", Read: readIdentification},
 	{Name: "local", Read: readLocal(false)},
 	{Name: "remote", Read: readRemote(false)},
 	{Name: "local6", Read: over6(readLocal(true))},
@@ -128,16 +131,13 @@ func (d *draft) finish(r *problem.Report) {
 	}
 	for i := range d.layers {
 		l := &d.layers[i]
-		if isGRE(l.kind) && !l.ownGRE {
-			l.gre = d.gre
-		}
 		local = d.localOf(*l)
 		if l.mechanism == nil {
 			remote = d.remoteOf(*l)
 		} else {
 			remote = end{at: remote.at}
 		}
-		layer := config.Layer{Framing: l.framing()}
+		layer := config.Layer{Framing: d.framing(l)}
 		if i < len(d.layers)-1 {
 			layer.Local = local.Addr
 			inner = append(inner, remote.Addr)

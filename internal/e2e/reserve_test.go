@@ -21,7 +21,7 @@ func TestReserve(t *testing.T) {
 		kinds = append(kinds, k.with("", reserve))
 	}
 	kindSEAL := kind{"seal", "mode = \"seal\"\n" + over4 + innerAB, "", bothA, bothB, 28, nil}
-	for _, k := range append(kinds, kind4in4.with("", reserve).in("fou", 8), kindSEAL, kindSEAL.in("fou", 8), kindSEAL.with(" through AF_XDP", "io = \"xdp\"\n")) {
+	for _, k := range append(kinds, kind4in4.with("", reserve).in("fou", 8), kindSEAL, kindSEAL.in("fou", 8), kindSEAL.with(" in UDP", "udp_port = 45000\nidentification = 1\n"), kindSEAL.with(" through AF_XDP", "io = \"xdp\"\n")) {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			n := newRouted(t)

@@ -63,7 +63,7 @@ var rules = map[string][]string{
 	"sixfour/internal/config":           {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/mape", "sixfour/encap/resolve", "sixfour/internal/config/problem"},
 	"sixfour/internal/config/problem":   {},
 	"sixfour/internal/config/tree":      {"sixfour/internal/config/problem", "sixfour/internal/text"},
-	"sixfour/internal/config/value":     {"sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree"},
+	"sixfour/internal/config/value":     {"sixfour/encap/framing", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree"},
 	"sixfour/internal/config/mechanism": {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/header", "sixfour/encap/lisp", "sixfour/encap/lisp/node", "sixfour/encap/mape", "sixfour/encap/mape/node", "sixfour/encap/resolve", "sixfour/encap/sixa44", "sixfour/encap/sixa44/node", "sixfour/encap/sixbed4", "sixfour/encap/sixbed4/node", "sixfour/encap/teredo", "sixfour/encap/teredo/node", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/config/value", "sixfour/internal/text"},
 	"sixfour/internal/config/client":    {"sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/config/value"},
 	"sixfour/internal/config/keys":      {"sixfour/encap", "sixfour/internal/config", "sixfour/internal/config/problem", "sixfour/internal/config/tree", "sixfour/internal/selection"},

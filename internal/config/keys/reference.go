@@ -29,6 +29,7 @@ const (
 	TablePath     = "[[tunnel.path]]"
 	TablePeerPath = "[[tunnel.peer.path]]"
 	overIPv6      = "modes with a layer over IPv6"
+	withSEAL      = "`seal`, stacks with it"
 	withGRE       = "`gre`, `gre6`, stacks with them"
 	prefixes4     = "IPv4 prefixes"
 	prefixes6     = "IPv6 prefixes"
@@ -195,6 +196,8 @@ var reference = slices.Concat([]Key{
 	{Table: TableTunnel, Modes: withGRE, Name: "okey", Values: "0 to 4294967295, a dotted quad", Meaning: "instead of `key`: the key of sent packets; left out: none"},
 	{Table: TableTunnel, Modes: withGRE, Name: "checksum", Values: "true, false", Default: "false", Meaning: "sent packets have a GRE checksum, and received packets must have one"},
 	{Table: TableTunnel, Modes: withGRE, Name: "sequence", Values: "true, false", Default: "false", Meaning: "sent packets have a GRE sequence number, and received packets must have one"},
+	{Table: TableTunnel, Modes: withSEAL, Name: "udp_port", Values: "0 to 65535", Meaning: "the SEAL header follows a UDP header with this port, and no checksum, at both ends, as in a [path](modes/seal.md) with `encap = \"fou\"`; 0 or left out: it follows the IPv4 header"},
+	{Table: TableTunnel, Modes: withSEAL, Name: "identification", Values: "0 to 4294967295, a dotted quad", Meaning: "SEAL identification of the first packet after a start, for tests; left out: a random one, which strangers cannot guess"},
 	{Table: TableTunnel, Modes: "`4in6`", Name: "ds_lite", Values: "true, false", Default: "false", Meaning: "`address` is 192.0.0.2/29 and `routes` 0.0.0.0/0, unless they are given (RFC 6333)"},
 	{Table: TableTunnel, Modes: "`6to4`, `6rd`, `teredo`, `6a44`, `6bed4`, `lisp`, `map_e`, `lw4o6`", Name: "role", Values: "`6to4`: `router`, `host`, `relay`, `return`, `pmt`; `6rd` and `map_e`: `ce`, `br`; `teredo`: `client`, `server`, `relay`; `6a44`: `client`, `relay`; `6bed4`: `peer`, `router`; `lisp`: `xtr`, `pxtr`; `lw4o6`: `b4`, `aftr`", Needed: "in all but `6to4` and `6rd`", Meaning: "the role of this end; left out: in `6to4` `router`; in `6rd` `ce` with a border relay, otherwise `br`"},
 	{Table: TableTunnel, Modes: "`6to4`, `6a44`", Name: "relay", Values: "an IPv4 address or name; in `6to4` also `none`", Meaning: "in `6to4` where packets to native addresses go, left out: 192.88.99.1; in `6a44` at a client: the provider's relay, left out: 192.88.99.2"},

@@ -3,7 +3,10 @@
 package value
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -125,3 +128,22 @@ func short(d time.Duration) string {
 
 // ParseInt parses an integer. Go's syntax includes all of TOML's.
 func ParseInt(text string) (int64, error) { return strconv.ParseInt(text, 0, 64) }
+
+// Word32 reads a number of 32 bits. It may be in dotted notation, as on routers.
+func Word32(r *problem.Report, e tree.Entry) (ok bool, n uint32) {
+	switch e.Kind {
+	case tree.Integer:
+		n, err := ParseInt(e.Text)
+		if err == nil && 0 <= n && n <= math.MaxUint32 {
+			return true, uint32(n)
+		}
+	case tree.String:
+		a, err := netip.ParseAddr(e.Text)
+		if err == nil && a.Is4() {
+			b := a.As4()
+			return true, binary.BigEndian.Uint32(b[:])
+		}
+	}
+	Refuse(r, e, `a number of 32 bits, from 0 to 4294967295, or a dotted quad, such as "192.0.2.1"`)
+	return false, 0
+}
