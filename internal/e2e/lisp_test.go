@@ -150,10 +150,11 @@ func TestLISP(t *testing.T) {
 				pings(t, h.a, netip.MustParseAddr(to), rig.PingOptions{Size: 1000})
 				transfer(t, h.a, h.b, netip.MustParseAddr(to), 1<<20)
 			}
-			if server.Is4() { // b takes the MTU of lo, in which server is, for that of an IPv6 path
-				// A packet of 1500 bytes without DF is sent in two halves.
-				pings(t, h.a, netip.MustParseAddr("10.2.0.1"), rig.PingOptions{Size: 1472})
-				if _, st := a.status(t); st.Out.Drops["too_big"] != 0 {
+			// A packet of 1500 bytes without DF is sent in two halves. The map server is on b, which
+			// must not take the MTU of lo for that of the path.
+			pings(t, h.a, netip.MustParseAddr("10.2.0.1"), rig.PingOptions{Size: 1472})
+			for _, d := range []*daemon{a, b} {
+				if _, st := d.status(t); st.Out.Drops["too_big"] != 0 {
 					t.Errorf("%+v", st.Out)
 				}
 			}

@@ -54,10 +54,11 @@ func (e *Engine) touch(namespace string, c netcfg.Change) {
 // namespace and in each namespace with a tunnel's interface.
 func (e *Engine) readHost() {
 	e.addresses.Read(e.router, namespacesOf(e.tunnels))
+	own := e.addresses.Own()
 	for _, t := range e.tunnels {
 		t.surroundings.Update(&e.addresses, t.cfg.Netns, int(t.Index.Load()), t.behind)
 		if t.mech != nil {
-			t.mech.SetLinks(e.addresses.Links())
+			t.mech.SetOwn(own)
 		}
 	}
 }

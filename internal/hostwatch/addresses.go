@@ -100,6 +100,14 @@ func (a *Addresses) setLinks(list []netcfg.Address) {
 // Links returns the IPv4 addresses in our own namespace, sorted, which mechanisms use.
 func (a *Addresses) Links() []netip.Prefix { return a.links }
 
+// Own returns all addresses in our own namespace.
+func (a *Addresses) Own() (own []netip.Addr) {
+	for _, one := range a.hosts[""].list {
+		own = append(own, one.Addr())
+	}
+	return own
+}
+
 // Elsewhere returns the IPv6 subnets of the host's links in a namespace. It leaves out
 // link-local subnets and those of automatic tunnels, which depend on what their routers
 // advertise.

@@ -22,7 +22,7 @@ type Mechanism struct {
 	cfg      resolve.Mechanism
 	hosts    [][]netip.Addr // known addresses of each of its hosts
 	looked   bool           // the first look-up of one of their names has finished
-	links    []netip.Prefix // this host's IPv4 addresses
+	own      []netip.Addr   // this host's addresses
 	site     resolve.Site   // for which the resolver was made
 	resolver resolve.Resolver
 	err      error
@@ -65,8 +65,8 @@ func (m *Mechanism) Hosts() []resolve.Host { return m.cfg.Hosts() }
 // index in Hosts.
 func (m *Mechanism) Learn(host int, addrs []netip.Addr) { m.hosts[host], m.looked = addrs, true }
 
-// SetLinks sets the IPv4 addresses of this host.
-func (m *Mechanism) SetLinks(links []netip.Prefix) { m.links = links }
+// SetOwn sets the addresses of this host.
+func (m *Mechanism) SetOwn(own []netip.Addr) { m.own = own }
 
 // Waits returns what the mechanism waits for when no address is known to which packets go.
 func (m *Mechanism) Waits() string {
@@ -141,10 +141,9 @@ func (m *Mechanism) Toward() netip.Addr {
 	return first
 }
 
-// isOurs reports whether an IPv4 address belongs to this host, as far as the mechanism
-// knows.
+// isOurs reports whether an address belongs to this host, as far as the mechanism knows.
 func (m *Mechanism) isOurs(a netip.Addr) bool {
-	return a.IsLoopback() || slices.ContainsFunc(m.links, func(l netip.Prefix) bool { return l.Addr() == a })
+	return a.IsLoopback() || slices.Contains(m.own, a)
 }
 
 // OnlyOurs reports whether the mechanism needs another host as relay or router, but has only

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"sixfour/encap/lisp/node"
 	"sixfour/encap/resolve"
 
 	"go.uber.org/zap"
@@ -14,6 +15,7 @@ import (
 var (
 	first  = netip.MustParseAddr("192.0.2.1")
 	second = netip.MustParseAddr("192.0.2.2")
+	ours6  = netip.MustParseAddr("2001:db8::9")
 	ours   = netip.MustParseAddr("198.51.100.9")
 )
 
@@ -34,7 +36,7 @@ func TestToward(t *testing.T) {
 	}
 	want(second)
 	m.Learn(0, []netip.Addr{ours, first})
-	m.SetLinks([]netip.Prefix{netip.PrefixFrom(ours, 24)})
+	m.SetOwn([]netip.Addr{ours, ours6})
 	want(first)
 	m.SetDown([]netip.Addr{first})
 	want(second)
@@ -42,6 +44,19 @@ func TestToward(t *testing.T) {
 	want(first)
 	m.SetConfig(resolve.ISATAP{Routers: []resolve.Host{{Name: "other.example"}}})
 	want(netip.Addr{})
+}
+
+// Nor do packets go to this host's IPv6 addresses.
+func TestTowardOwn6(t *testing.T) {
+	other := netip.MustParseAddr("2001:db8::53")
+	m := New(0, node.Router{Resolvers: []resolve.Host{{Addr: ours6}, {Addr: other}}})
+	if got := m.Toward(); got != ours6 {
+		t.Errorf("before the addresses are known: %v", got)
+	}
+	m.SetOwn([]netip.Addr{ours, ours6})
+	if got := m.Toward(); got != other {
+		t.Errorf("%v, want %v", got, other)
+	}
 }
 
 // What the mechanism waits for depends on whether its name was looked up.
@@ -62,7 +77,7 @@ func TestOnlyOurs(t *testing.T) {
 	if host, only := m.OnlyOurs(); only {
 		t.Errorf("without an address: %s", host)
 	}
-	m.SetLinks([]netip.Prefix{netip.PrefixFrom(ours, 24)})
+	m.SetOwn([]netip.Addr{ours, ours6})
 	m.Learn(0, []netip.Addr{ours, netip.MustParseAddr("127.0.0.1")})
 	if host, only := m.OnlyOurs(); !only || host != "198.51.100.9 (routers.example)" {
 		t.Errorf("%q %v", host, only)
@@ -72,7 +87,7 @@ func TestOnlyOurs(t *testing.T) {
 		t.Errorf("with another host: %s", host)
 	}
 	br := New(0, resolve.SixRD{Prefix: netip.MustParsePrefix("2001:db8::/32"), Role: resolve.RoleBR, Relays: []resolve.Host{{Addr: ours}}})
-	br.SetLinks([]netip.Prefix{netip.PrefixFrom(ours, 24)})
+	br.SetOwn([]netip.Addr{ours, ours6})
 	if host, only := br.OnlyOurs(); only {
 		t.Errorf("a border relay needs no other: %s", host)
 	}
