@@ -38,6 +38,9 @@ func (s *Stack) InPieces(inner []byte, size int) bool {
 // EncapsulatePieces is Encapsulate for a packet for which InPieces returns true. Each
 // outer packet is built in scratch, which must have room for Headroom bytes and the path
 // MTU, and is valid until the next one. Like Encapsulate, it writes to b.
+//
+// With a reason, there is no outer packet. If the reason is drop.Unresolved, and the inner
+// packet was fragmented, its fragment is returned instead, and others may follow.
 func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[]byte, drop.Reason] {
 	t, limit := s.enter(b[off:])
 	if s.Sealed() {
@@ -47,7 +50,7 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 		if s.cut4 != nil && !header.IPv4(b[off:]).MayFragment() {
 			return s.piecesOutside(t, b, off, scratch)
 		}
-		return t.each(fragment.IPv4(b[off:], s.fragmentSize(t, b[off:]), scratch, Headroom), scratch, 0)
+		return t.eachInner(fragment.IPv4(b[off:], s.fragmentSize(t, b[off:]), scratch, Headroom), scratch)
 	}
 	if int(limit) < t.limited {
 		return refused(drop.EncapLimit)
@@ -159,6 +162,20 @@ func (t *template) each(pieces iter.Seq[[]byte], scratch []byte, limit byte) ite
 		for piece := range pieces {
 			start, r := t.encapsulate(scratch[:Headroom+len(piece)], Headroom, nil, fieldsOf(piece), limit)
 			if !yield(scratch[start:Headroom+len(piece)], r) {
+				return
+			}
+		}
+	}
+}
+
+// eachInner is each for the fragments of an inner packet.
+func (t *template) eachInner(pieces iter.Seq[[]byte], scratch []byte) iter.Seq2[[]byte, drop.Reason] {
+	return func(yield func([]byte, drop.Reason) bool) {
+		for outer, r := range t.each(pieces, scratch, 0) {
+			if r != drop.None {
+				outer = outer[Headroom:]
+			}
+			if !yield(outer, r) {
 				return
 			}
 		}

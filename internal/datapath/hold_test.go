@@ -3,6 +3,7 @@ package datapath
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"sixfour/encap"
@@ -90,5 +91,47 @@ func TestResolvedMeanwhileButLarge(t *testing.T) {
 	o.send()
 	if drops := p.Out.Traffic().Drops; len(drops) != 0 || len(log) != 2 || p.Out.Packets.Load() != 1 {
 		t.Errorf("drops %v, sent %v, %d carried", drops, log, p.Out.Packets.Load())
+	}
+}
+
+// dual is a moody that also gets IPv4 packets.
+type dual struct{ *moody }
+
+func (dual) CarriesIPv4() {}
+
+// An IPv4 packet that is too large waits for its neighbour in fragments. If the neighbour becomes
+// known meanwhile, a fragment does not wait.
+func TestHeldInFragments(t *testing.T) {
+	for _, c := range []struct {
+		knows           []bool // for whole, and by the fragments: of the size, to encapsulate, to hold, and again
+		held            int
+		packets, counts int
+	}{
+		{[]bool{false, false, false, false, false}, 2, 0, 0},
+		{[]bool{false, false, false, false, true, true}, 1, 1, 1},
+		{[]bool{true, true, true}, 0, 2, 1},
+	} {
+		var log []string
+		r := dual{&moody{log: &log, knows: c.knows}}
+		_, tn, p, to := labOf(t, 1500, encap.DefaultOptions, encap.Layer{Kind: encap.InLISP, Local: netip.MustParseAddr("192.0.2.1"), Resolver: r})
+		tn.SetAgent(r)
+		to.Senders = []transport.Sender{&logging{log: &log}}
+		useWire(p, to)
+		o := NewOutbound(tn, nil, 0)
+		o.workspace = workspaces.Get().(*workspace)
+		pkt := make([]byte, 1500)
+		copy(pkt, []byte{0x45, 0, 1500 >> 8, 1500 & 0xff, 0, 1, 0, 0, 64, 17, 0, 0, 10, 1, 0, 1, 10, 2, 0, 1})
+		header.IPv4(pkt).SetChecksum()
+		o.add(append(make([]byte, encap.Headroom), pkt...))
+		o.send()
+		held := 0
+		for _, l := range log {
+			if strings.HasPrefix(l, "hold") {
+				held++
+			}
+		}
+		if drops := p.Out.Traffic().Drops; len(drops) != 0 || held != c.held || len(log)-held != c.packets || int(p.Out.Packets.Load()) != c.counts || len(r.knows) != 0 {
+			t.Errorf("knows %v: drops %v, %v, %d carried, %d questions less", c.knows, drops, log, p.Out.Packets.Load(), len(r.knows))
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"bytes"
 	"errors"
 	"net"
 
@@ -17,7 +18,9 @@ import (
 // one for the reason.
 func (o *Outbound) refuse(wire *Wire, r drop.Reason, head, body []byte) {
 	if r == drop.TooBig && wire.Stack.InPieces(head, len(head)+len(body)) {
-		o.pieces(wire, head, body)
+		for _, unresolved := range o.pieces(wire, head, body) {
+			o.refuse(wire, drop.Unresolved, unresolved, nil)
+		}
 		return
 	}
 	if r == drop.TooBig && o.cut(wire, head, body) {
@@ -73,8 +76,9 @@ func (o *Outbound) awaits(wire *Wire, head, body []byte) drop.Reason {
 	return drop.None
 }
 
-// pieces sends an inner packet in fragments.
-func (o *Outbound) pieces(wire *Wire, head, body []byte) {
+// pieces sends an inner packet in fragments. It returns those inner fragments whose outer
+// address is not known.
+func (o *Outbound) pieces(wire *Wire, head, body []byte) (unresolved [][]byte) {
 	wire.sentLarge(1)
 	o.send() // keep the order of packets
 	o.moment = o.t.Captures.Now()
@@ -85,17 +89,24 @@ func (o *Outbound) pieces(wire *Wire, head, body []byte) {
 		o.sent = nil
 	}
 	for pkt, r := range wire.Stack.EncapsulatePieces(whole, encap.Headroom, o.spare(1)) {
+		if r == drop.Unresolved && pkt != nil {
+			unresolved = append(unresolved, bytes.Clone(pkt))
+			continue
+		}
 		if r != drop.None {
 			lose(r, nil)
-			return
+			return unresolved
 		}
 		if err := o.sendOne(wire, pkt); err != nil {
 			lose(SendReason(err), err)
-			return
+			return unresolved
 		}
 	}
-	o.showSent(wire.Path, whole[encap.Headroom:])
-	wire.Path.Sent(1, len(head)+len(body))
+	if len(unresolved) == 0 { // otherwise each fragment counts
+		o.showSent(wire.Path, whole[encap.Headroom:])
+		wire.Path.Sent(1, len(head)+len(body))
+	}
+	return unresolved
 }
 
 // oversize is the slow path for outer packets that are larger than the path's MTU and may

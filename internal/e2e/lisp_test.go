@@ -145,18 +145,18 @@ func TestLISP(t *testing.T) {
 				_, st := d.status(t)
 				d.has(t, st.Neighbours[0].Address, "registered")
 			}
-			for _, to := range []string{"2001:db8:e2::1", "10.2.0.1"} {
-				// The first packet waits for the mapping.
-				pings(t, h.a, netip.MustParseAddr(to), rig.PingOptions{Size: 1000})
-				transfer(t, h.a, h.b, netip.MustParseAddr(to), 1<<20)
-			}
-			// A packet of 1500 bytes without DF is sent in two halves. The map server is on b, which
+			// A packet of 1500 bytes without DF is sent in two halves, which wait for the mapping. The map server is on b, which
 			// must not take the MTU of lo for that of the path.
 			pings(t, h.a, netip.MustParseAddr("10.2.0.1"), rig.PingOptions{Size: 1472})
 			for _, d := range []*daemon{a, b} {
 				if _, st := d.status(t); st.Out.Drops["too_big"] != 0 {
 					t.Errorf("%+v", st.Out)
 				}
+			}
+			for _, to := range []string{"2001:db8:e2::1", "10.2.0.1"} {
+				// The first packet waits for the mapping.
+				pings(t, h.a, netip.MustParseAddr(to), rig.PingOptions{Size: 1000})
+				transfer(t, h.a, h.b, netip.MustParseAddr(to), 1<<20)
 			}
 			a.has(t, "2001:db8:e2::/48", "up")
 			a.has(t, "10.2.0.0/16", "up")
