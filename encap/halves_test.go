@@ -3,6 +3,7 @@ package encap_test
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -112,6 +113,47 @@ func TestHalves(t *testing.T) {
 			if _, r := encapsulate(s, pkt); r != drop.TooBig || s.InPieces(pkt, len(pkt)) || int(s.LimitTo(pkt)) != most {
 				t.Errorf("%x: %v, limit %d", pkt[:20], r, s.LimitTo(pkt))
 			}
+		}
+	}
+}
+
+// unresolved is a resolver for tests, which knows no outer address.
+type unresolved struct{ byPorts }
+
+func (unresolved) To([]byte) (resolve.Endpoint, drop.Reason) {
+	return resolve.Endpoint{}, drop.Unresolved
+}
+
+// While the outer address of an inner packet is not known, its fragments are returned, so that they
+// can wait for it. Those of a layer's packet are not.
+func TestUnresolvedPieces(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		layers []encap.Layer
+		inner  []int // sizes of the inner fragments that are returned
+	}{
+		{"LISP", []encap.Layer{{Kind: encap.InLISP, Local: netip.MustParseAddr("192.0.2.1"), Resolver: unresolved{}}}, []int{764, 756}},
+		{"LISP over IPv6", []encap.Layer{{Kind: encap.InLISP6, Local: netip.MustParseAddr("2001:db8::1"), Resolver: unresolved{}}}, []int{764, 756}},
+		{"4in6 in an automatic layer", []encap.Layer{layer(encap.FourInSix, here, there), {Kind: encap.SixInFour, Local: netip.MustParseAddr("192.0.2.1"), Resolver: unresolved{}}}, nil},
+	} {
+		s := build(t, c.layers, 1500, encap.DefaultOptions)
+		pkt := header4("10.1.0.1", "10.2.0.1", header.ICMP, make([]byte, 1480))
+		var sizes []int
+		for got, r := range s.EncapsulatePieces(append(make([]byte, encap.Headroom), pkt...), encap.Headroom, make([]byte, encap.Headroom+1500)) {
+			if r != drop.Unresolved {
+				t.Fatalf("%s: %v", c.name, r)
+			}
+			if got == nil {
+				continue
+			}
+			ip, why := header.ParseIPv4(got)
+			if why != drop.None || !ip.IsFragment() {
+				t.Errorf("%s: %v, %x", c.name, why, got)
+			}
+			sizes = append(sizes, len(got))
+		}
+		if !slices.Equal(sizes, c.inner) {
+			t.Errorf("%s: %d, want %d", c.name, sizes, c.inner)
 		}
 	}
 }

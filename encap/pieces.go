@@ -50,7 +50,7 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 		if s.cut4 != nil && !header.IPv4(b[off:]).MayFragment() {
 			return s.piecesOutside(t, b, off, scratch)
 		}
-		return t.eachInner(fragment.IPv4(b[off:], s.fragmentSize(t, b[off:]), scratch, Headroom), scratch)
+		return t.each(fragment.IPv4(b[off:], s.fragmentSize(t, b[off:]), scratch, Headroom), scratch, 0, true)
 	}
 	if int(limit) < t.limited {
 		return refused(drop.EncapLimit)
@@ -76,7 +76,7 @@ func (s *Stack) EncapsulatePieces(b []byte, off int, scratch []byte) iter.Seq2[[
 			pieces(func(p []byte) bool { return yield(p, drop.None) })
 		}
 	}
-	return outside.each(fragment.IPv6(whole, min(outside.limit, most-outside.size), id, scratch, Headroom), scratch, limit-byte(inside.limited))
+	return outside.each(fragment.IPv6(whole, min(outside.limit, most-outside.size), id, scratch, Headroom), scratch, limit-byte(inside.limited), false)
 }
 
 // cutsBefore reports whether an IPv4 packet is fragmented before it enters the stack at a
@@ -97,9 +97,7 @@ func (s *Stack) fragmentSize(t *template, inner []byte) int {
 		limit = min(limit, int(s.LimitTo(head)))
 	}
 	if t.parts[0].halved {
-		ip := header.IPv4(inner)
-		half := (len(ip.Payload()) + 1) / 2
-		if n := ip.HeaderLen() + (half+7)&^7; n <= limit {
+		if n := fragment.Half(inner); n <= limit {
 			return n
 		}
 	}
@@ -120,7 +118,7 @@ func (s *Stack) piecesOutside(t *template, b []byte, off int, scratch []byte) it
 	}
 	whole := b[start:]
 	if t.outside != nil {
-		return t.outside.each(fragment.IPv4(whole, t.outside.limit, scratch, Headroom), scratch, 0)
+		return t.outside.each(fragment.IPv4(whole, t.outside.limit, scratch, Headroom), scratch, 0, false)
 	}
 	return func(yield func([]byte, drop.Reason) bool) {
 		fragment.IPv4(whole, t.limit+s.cut4.size, scratch, 0)(func(p []byte) bool { return yield(p, drop.None) })
@@ -156,26 +154,19 @@ func (t *template) upTo(n int) (inside *template, outside *template) {
 }
 
 // each writes the headers in front of the pieces of a packet. The pieces lie in scratch
-// after Headroom bytes; limit is what is left of the packet's encapsulation limit.
-func (t *template) each(pieces iter.Seq[[]byte], scratch []byte, limit byte) iter.Seq2[[]byte, drop.Reason] {
+// after Headroom bytes; limit is what is left of the packet's encapsulation limit. Inner says
+// that they are of the inner packet: a refused one is returned as it is.
+func (t *template) each(pieces iter.Seq[[]byte], scratch []byte, limit byte, inner bool) iter.Seq2[[]byte, drop.Reason] {
 	return func(yield func([]byte, drop.Reason) bool) {
 		for piece := range pieces {
 			start, r := t.encapsulate(scratch[:Headroom+len(piece)], Headroom, nil, fieldsOf(piece), limit)
-			if !yield(scratch[start:Headroom+len(piece)], r) {
-				return
-			}
-		}
-	}
-}
-
-// eachInner is each for the fragments of an inner packet.
-func (t *template) eachInner(pieces iter.Seq[[]byte], scratch []byte) iter.Seq2[[]byte, drop.Reason] {
-	return func(yield func([]byte, drop.Reason) bool) {
-		for outer, r := range t.each(pieces, scratch, 0) {
+			pkt := scratch[start : Headroom+len(piece)]
 			if r != drop.None {
-				outer = outer[Headroom:]
+				if pkt = nil; inner {
+					pkt = piece
+				}
 			}
-			if !yield(outer, r) {
+			if !yield(pkt, r) {
 				return
 			}
 		}

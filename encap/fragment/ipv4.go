@@ -53,6 +53,12 @@ func IPv4(pkt []byte, mtu int, b []byte, off int) iter.Seq[[]byte] {
 	}
 }
 
+// Half returns the size in bytes of the fragments with which IPv4 cuts a packet into two halves.
+func Half(pkt []byte) int {
+	ip := header.IPv4(pkt)
+	return ip.HeaderLen() + ((len(ip.Payload())+1)/2+7)&^7
+}
+
 // copiedHeader writes the header of later fragments: it has those options of the first
 // one that have the copied flag (RFC 791 section 3.1), padded to 32 bits. It returns the
 // header's length in bytes.
