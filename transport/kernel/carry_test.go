@@ -157,7 +157,7 @@ func connect(t testing.TB, ns *rig.Namespace, layers []encap.Layer, own ...strin
 	rigtest.Must(t, e.program.Receive(thePeer, e.tunnel, layers))
 	for _, version := range []int{4, 6} {
 		if h, err := stack.Headers(version); err == nil {
-			rigtest.Must(t, e.program.Send(thePeer, version, e.device, h))
+			rigtest.Must(t, e.program.Send(thePeer, version, kernel.Hop{Device: e.device}, h))
 		}
 	}
 	for _, s := range own {

@@ -63,6 +63,11 @@ func Load() (*Programs, error) {
 }
 
 func (p *Programs) load() error {
+	// The number of processors is read from a file, and kept: the process may lose the right to
+	// read it.
+	if _, err := ebpf.PossibleCPU(); err != nil {
+		return err
+	}
 	spec, err := loadPrograms()
 	if err != nil {
 		return err

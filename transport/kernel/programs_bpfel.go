@@ -70,6 +70,8 @@ type programsPath struct {
 	HopLimit uint8
 	Flags    uint8
 	Pad      [3]uint8
+	Mark     uint32
+	Pad2     uint32
 	Peer     uint32
 	Version  uint32
 	Check    uint64

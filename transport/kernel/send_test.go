@@ -107,7 +107,7 @@ func TestSend(t *testing.T) {
 					var h encap.Headers
 					if h, headers[j] = stack.Headers(version); headers[j] == nil {
 						described++
-						rigtest.Must(t, e.program.Send(thePeer, version, e.device, h))
+						rigtest.Must(t, e.program.Send(thePeer, version, kernel.Hop{Device: e.device}, h))
 					} else {
 						rigtest.Must(t, e.program.StopSending(thePeer, version))
 					}

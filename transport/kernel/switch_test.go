@@ -11,6 +11,7 @@ import (
 	"sixfour/encap"
 	"sixfour/internal/rig"
 	"sixfour/internal/rig/rigtest"
+	"sixfour/transport/kernel"
 	"sixfour/transport/wiretest"
 )
 
@@ -44,7 +45,7 @@ func TestSwitch(t *testing.T) {
 					err = b.program.StopReceiving(mode.Between(remote))
 				}
 			} else {
-				err = a.program.Send(thePeer, 6, a.device, h)
+				err = a.program.Send(thePeer, 6, kernel.Hop{Device: a.device}, h)
 				if err == nil {
 					err = b.program.Receive(thePeer, b.tunnel, mode.Between(remote))
 				}

@@ -43,11 +43,18 @@ func newSecret() uint64 {
 	return binary.NativeEndian.Uint64(b[:])
 }
 
+// Hop is how outer packets leave: through a device, given by its index, and with a firewall mark,
+// by which they may be routed.
+type Hop struct {
+	Device int
+	Mark   uint32
+}
+
 // Send makes the program carry packets of an IP version to a peer, with headers that
-// Stack.Headers returns, through the device of the outer packets. It replaces the headers
-// that it had; a packet gets either those or these.
-func (p *Programs) Send(peer Peer, version, device int, h encap.Headers) error {
-	v, err := pathOf(device, h)
+// Stack.Headers returns. It replaces the headers and the hop that it had; a packet gets either
+// those or these.
+func (p *Programs) Send(peer Peer, version int, hop Hop, h encap.Headers) error {
+	v, err := pathOf(hop, h)
 	if err == nil {
 		v.Peer, v.Version, v.Fresh = uint32(peer), uint32(version), newSecret()
 		v.Check, err = checkOf(v)
@@ -66,12 +73,13 @@ func (p *Programs) StopSending(peer Peer, version int) error {
 	return remove(p.objects.Paths, programsPathKey{Peer: uint32(peer), Version: uint32(version)})
 }
 
-func pathOf(device int, h encap.Headers) (v programsPath, err error) {
+func pathOf(hop Hop, h encap.Headers) (v programsPath, err error) {
 	if len(h.Bytes) > mostHeaders {
 		return v, fmt.Errorf("there is room for %d bytes of headers, not %d", mostHeaders, len(h.Bytes))
 	}
 	copy(v.Headers[:], h.Bytes)
-	v.Size, v.Limit, v.Device, v.Sum = uint32(len(h.Bytes)), uint32(h.Limit), uint32(device), h.Sum
+	v.Size, v.Limit, v.Device, v.Sum = uint32(len(h.Bytes)), uint32(h.Limit), uint32(hop.Device), h.Sum
+	v.Mark = hop.Mark
 	v.Keep, v.Set, v.Ttl, v.HopLimit = h.Keep, h.Set, h.TTL, h.HopLimit
 	length := header.IPv6Len
 	if h.Over == 4 {

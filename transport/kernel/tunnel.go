@@ -32,7 +32,7 @@ type holder struct {
 // Way is how the programs carry packets to and from a peer.
 type Way struct {
 	Layers []encap.Layer // of packets from the peer
-	Device int           // index of the device of the outer packets
+	Hop    Hop           // of packets to the peer
 
 	// Headers of packets to the peer; nil: the programs do not carry packets of the version.
 	Headers4, Headers6 *encap.Headers
@@ -140,7 +140,7 @@ func (t *Tunnel) Carry(peer Peer, w Way) error {
 		if h == nil {
 			errs = append(errs, t.programs.StopSending(peer, version))
 		} else {
-			errs = append(errs, t.programs.Send(peer, version, w.Device, *h))
+			errs = append(errs, t.programs.Send(peer, version, w.Hop, *h))
 		}
 	}
 	errs = append(errs, t.programs.Receive(peer, t.index, w.Layers))

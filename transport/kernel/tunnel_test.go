@@ -126,7 +126,7 @@ func TestTunnel(t *testing.T) {
 			others()
 		case 2:
 			did = fmt.Sprint("carry ", peer)
-			rigtest.Must(t, tunnel.Carry(peer, kernel.Way{Layers: layers(peer), Device: 1, Headers4: headers[peer]}))
+			rigtest.Must(t, tunnel.Carry(peer, kernel.Way{Layers: layers(peer), Hop: kernel.Hop{Device: 1}, Headers4: headers[peer]}))
 			m.carried[peer] = true
 		case 3:
 			did = fmt.Sprint("leave ", peer)

@@ -40,6 +40,8 @@ struct path {
 	u8 hop_limit;     /* the same for the IPv6 header */
 	u8 flags;
 	u8 pad[3];
+	u32 mark; /* of the outer packets, by which they may be routed */
+	u32 pad2;
 	u32 peer, version; /* those of its key */
 	u64 check;
 };
@@ -426,6 +428,7 @@ inline int transmit(struct packet *skb, int noted)
 		if (large)
 			c->out_large += n;
 	}
+	skb->mark = p.mark;
 	return redirect_neigh(p.device, 0, 0, 0);
 }
 
