@@ -67,6 +67,9 @@ type Link struct {
 	linkLocal bool // the interface has the address of wantsLinkLocal
 	adopted   bool // the interface is that of Settings.Descriptors
 
+	program    int  // of SetRouteProgram
+	unprepared bool // the kernel may have added routes without it
+
 	namespace  netns.ID
 	missing    *missing   // nil: the interface has all addresses and routes
 	notRemoved notRemoved // what the kernel did not let RemoveOthers remove
@@ -240,6 +243,7 @@ func (l *Link) addAddress(p netip.Prefix) error {
 	if err := l.handle.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD}); err != nil {
 		return explainAddress(l.set.Name, p, err)
 	}
+	l.unprepared = true
 	return nil
 }
 

@@ -34,7 +34,7 @@ func (l *Link) restoreRoutes() (missing int, err error) {
 func (l *Link) restoreConnected(addresses []netip.Prefix) (missing int, first error) {
 	var routes []linkRoute
 	for _, p := range addresses {
-		r := linkRoute{dst: p.Masked(), index: l.index, protocol: unix.RTPROT_KERNEL}
+		r := linkRoute{dst: p.Masked(), index: l.index, protocol: unix.RTPROT_KERNEL, program: l.programFor(p)}
 		switch {
 		case p.Addr().Is6():
 			r.metric = connectedMetric6
@@ -91,7 +91,7 @@ func explainRoute(name string, p netip.Prefix, err error) error {
 
 // route returns a route of the Settings.
 func (l *Link) route(p netip.Prefix) linkRoute {
-	return linkRoute{dst: p.Masked(), index: l.index, protocol: unix.RTPROT_BOOT}
+	return linkRoute{dst: p.Masked(), index: l.index, protocol: unix.RTPROT_BOOT, program: l.programFor(p)}
 }
 
 // linkRoute is a route through an interface, without a gateway.
@@ -102,6 +102,7 @@ type linkRoute struct {
 	source   netip.Addr // preferred source; zero: none
 	metric   uint32     // 0: the kernel's default
 	mtu      int        // 0: the interface's
+	program  int        // descriptor of its BPF program; 0: none
 }
 
 // newRoute adds a route to the main table.
@@ -109,6 +110,9 @@ func newRoute(b *rtnl.Builder, r linkRoute, flags uint16) {
 	writeRoute(b, unix.RTM_NEWROUTE, flags, r)
 	if r.mtu > 0 {
 		b.Nested(unix.RTA_METRICS, unix.RTAX_MTU, uint32(r.mtu))
+	}
+	if r.program > 0 {
+		writeProgram(b, r.program)
 	}
 }
 

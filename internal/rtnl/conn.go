@@ -218,6 +218,11 @@ func (b *Builder) Number(kind uint16, v uint32) {
 	b.Attribute(kind, binary.NativeEndian.AppendUint32(nil, v))
 }
 
+// Short is Number for a number of 16 bits.
+func (b *Builder) Short(kind, v uint16) {
+	b.Attribute(kind, binary.NativeEndian.AppendUint16(nil, v))
+}
+
 // Address adds an attribute with an address.
 func (b *Builder) Address(kind uint16, a netip.Addr) {
 	if a.Is4() {
