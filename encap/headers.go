@@ -27,9 +27,11 @@ type Headers struct {
 	NeedsDF bool      // the headers are those of IPv4 packets with DF; others need more than this
 }
 
-// Errors of Stack.Headers: why a stack's headers cannot be described.
+// ErrNotCarried means that a stack does not carry packets of the IP version.
+var ErrNotCarried = errors.New("the mode does not carry the packets")
+
+// Other errors of Stack.Headers: why a stack's headers cannot be described.
 var (
-	errNotCarried  = errors.New("the mode does not carry the packets")
 	errLayers      = errors.New("the layers are not one of IPv4 or IPv6, or IPv6 in IPv4")
 	errFraming     = errors.New("the header between the IP headers has a field that differs from packet to packet")
 	errDestination = errors.New("the outer destination depends on the packet")
@@ -45,7 +47,7 @@ func (s *Stack) Headers(version int) (Headers, error) {
 		t = s.enter4
 	}
 	if t == nil {
-		return Headers{}, errNotCarried
+		return Headers{}, ErrNotCarried
 	}
 	last := &t.parts[len(t.parts)-1]
 	h := Headers{Over: last.over, Keep: last.keep, Set: last.set, Limit: TunnelMTU(min(t.limit, t.whole))}

@@ -49,6 +49,9 @@ func (r *Record) Wraps() uint64 { return r.wraps.Load() }
 // that no correct path produces (RFC 6040 section 4.2).
 func (r *Record) OddECN() uint64 { return r.oddECN.Load() }
 
+// CountOddECN adds n packets to OddECN, which a program outside this process has received.
+func (r *Record) CountOddECN(n uint64) { r.oddECN.Add(n) }
+
 // fragmentLife is how long a fragment may live in the network (RFC 6864 section
 // 3: the maximum datagram lifetime).
 const fragmentLife = 120 // seconds

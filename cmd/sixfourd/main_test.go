@@ -125,7 +125,7 @@ func TestUnit(t *testing.T) {
 	}
 	// The unit must be valid even if the programs are not installed.
 	unit = regexp.MustCompile(`/usr/local/s?bin/sixfour(d|ctl)`).ReplaceAll(unit, []byte("/bin/true"))
-	for _, drop := range []string{"", "dist/sixfourd-netns.conf", "dist/sixfourd-xdp.conf", "dist/sixfourd-port.conf"} {
+	for _, drop := range []string{"", "dist/sixfourd-netns.conf", "dist/sixfourd-xdp.conf", "dist/sixfourd-kernel.conf", "dist/sixfourd-port.conf"} {
 		text := unit
 		if drop != "" {
 			b, err := os.ReadFile(drop)

@@ -40,6 +40,15 @@ func NewPeers[P comparable](list []Peer[P]) (*Peers[P], error) {
 	return (*Peers[P])(t), errors.Join(errs...)
 }
 
+// NewPeersOf is NewPeers for n peers, which at returns.
+func NewPeersOf[P comparable](n int, at func(i int) (P, []netip.Prefix)) (*Peers[P], error) {
+	list := make([]Peer[P], n)
+	for i := range list {
+		list[i].Peer, list[i].Allowed = at(i)
+	}
+	return NewPeers(list)
+}
+
 // Replace returns a table in which old peers have none of their prefixes any more, and fresh
 // ones have theirs. A peer whose prefixes change is in both lists. It takes the same time
 // however many peers the table has. The error is that of NewPeers.

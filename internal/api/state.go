@@ -16,12 +16,18 @@ type State struct {
 	Remote6   string `json:"remote6,omitempty"`
 	Encap     string `json:"encap,omitempty"` // what packets travel in; not there: the layers of the mode only
 	LocalPort uint16 `json:"local_port,omitempty"`
-	Port      uint16 `json:"port,omitempty"`   // the peer's
-	IO        string `json:"io,omitempty"`     // how packets are sent: socket or xdp
-	IOWhy     string `json:"io_why,omitempty"` // why the socket is used although io is xdp or auto
+	Port      uint16 `json:"port,omitempty"` // the peer's
+	IOState
 	PathMTU   int    `json:"path_mtu,omitempty"`
 	PathMTUBy string `json:"path_mtu_by,omitempty"` // the source of the value: route, icmp or probe
 	TunnelMTU int    `json:"mtu,omitempty"`
+}
+
+// IOState is how packets are sent.
+type IOState struct {
+	IO       string `json:"io,omitempty"`        // socket, xdp or kernel
+	IOWanted string `json:"io_wanted,omitempty"` // how they should be, because of io, if they, or some of them, are not
+	IOWhy    string `json:"io_why,omitempty"`    // why they are not
 }
 
 // SameEnds reports whether two states have the same addresses.

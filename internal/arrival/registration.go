@@ -20,7 +20,7 @@ type Registration struct {
 	// as registered. A wire with other ends gets another pointer.
 	arrives     *atomic.Pointer[datapath.Wire]
 	former      *former        // nil: none
-	conflicting *datapath.Path // its packets cannot be told from this path's
+	conflicting *datapath.Path // its packets cannot be told from this path's; one of the two receives them
 
 	end, formerEnd *datapath.End // the entries in the table; nil: none
 }
@@ -33,6 +33,9 @@ type former struct {
 
 // Registered returns the wire for which packets are received; nil: there is none.
 func (r *Registration) Registered() *datapath.Wire { return r.registered }
+
+// Conflicting reports whether the packets of the path cannot be told from those of another one.
+func (r *Registration) Conflicting() bool { return r.conflicting != nil }
 
 // Update makes a wire, which was published, decapsulate the packets if it has the same ends
 // as the registered one.
@@ -108,6 +111,7 @@ func reportConflict(p Path, e *datapath.End) {
 	r := p.Arrival()
 	if other != nil && other != r.conflicting {
 		p.Conflicts(other)
+		other.Owner.(Path).Arrival().conflicting = r.Path
 	}
 	r.conflicting = other
 }

@@ -45,6 +45,10 @@ func (c *Taps) Len() int {
 
 // Set starts and ends captures.
 type Set struct {
+	// Changed is called when another capture runs, or one has ended, before Begin, EndTap,
+	// EndTunnel or Close returns; nil: nobody is told.
+	Changed func()
+
 	mu    sync.Mutex
 	taps  atomic.Pointer[Taps]
 	ended error // the cause of Close; nil: captures can start
@@ -57,6 +61,12 @@ func (c *Set) Taps() *Taps {
 		return nil
 	}
 	return c.taps.Load()
+}
+
+// Captures reports whether a capture of a tunnel runs.
+func (c *Set) Captures(tunnel string) bool {
+	t := c.Taps()
+	return t != nil && slices.ContainsFunc(t.list, func(one tapped) bool { return one.tunnel == tunnel })
 }
 
 // Moment is the time of packets that are about to be sent, or have arrived, for captures.
@@ -87,6 +97,7 @@ var ErrTooMany = fmt.Errorf("%d captures are already running: end one of them", 
 
 // Begin starts a capture of a tunnel. The error is ErrTooMany, or the cause of Close.
 func (c *Set) Begin(tunnel string, tap *Tap) error {
+	defer c.changed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended != nil {
@@ -104,8 +115,15 @@ func (c *Set) Begin(tunnel string, tap *Tap) error {
 	return nil
 }
 
+func (c *Set) changed() {
+	if c.Changed != nil {
+		c.Changed()
+	}
+}
+
 // end ends the captures for which ends returns true, and tells their readers the cause.
 func (c *Set) end(cause error, ends func(tapped) bool) {
+	defer c.changed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.taps.Load()

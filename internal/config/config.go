@@ -143,11 +143,13 @@ type Host = resolve.Host
 // IO is how outer packets are sent.
 type IO string
 
-// The ways to send: through a raw socket; through AF_XDP, with a fallback to a raw
-// socket that causes a warning; or through whichever works.
+// The ways to send: through a raw socket; through AF_XDP, or carried in the kernel by programs of
+// ours, with a fallback to a raw socket that causes a warning; or whichever works, the kernel
+// first.
 const (
 	IOSocket IO = "socket"
 	IOXDP    IO = "xdp"
+	IOKernel IO = "kernel"
 	IOAuto   IO = "auto"
 )
 

@@ -270,7 +270,7 @@ func readQueues(r *problem.Report, e tree.Entry, d *draft) {
 }
 
 func readIO(r *problem.Report, e tree.Entry, d *draft) {
-	if w, ok := value.Word(r, e, string(config.IOSocket), string(config.IOXDP), string(config.IOAuto)); ok {
+	if w, ok := value.Word(r, e, string(config.IOSocket), string(config.IOXDP), string(config.IOKernel), string(config.IOAuto)); ok {
 		d.IO = config.IO(w)
 	}
 }

@@ -140,7 +140,7 @@ func one() api.TunnelStatus {
 	return api.TunnelStatus{Name: "six0", Mode: "4in6in4", Namespace: "lan", Repairs: map[string]uint64{"route": 1, "interface": 2},
 		PeerStatus: api.PeerStatus{
 			State: api.State{Phase: api.Up, Since: began, Local: "203.0.113.10", Remote: "203.0.113.20", Local6: "fc00::1", Remote6: "fc00::2",
-				PathMTU: 1500, TunnelMTU: 1440, IO: "socket"},
+				PathMTU: 1500, TunnelMTU: 1440, IOState: api.IOState{IO: "socket"}},
 			In:        api.Traffic{Packets: 3, Bytes: 99, Drops: map[string]uint64{"spoof": 1, "martian": 2}},
 			Out:       api.Traffic{Packets: 4, Bytes: 100},
 			Answered:  7,
@@ -152,7 +152,7 @@ func one() api.TunnelStatus {
 
 // hub is a tunnel with one peer that waits and one that is down.
 func hub(n int) api.TunnelStatus {
-	t := api.TunnelStatus{Name: "hub0", Mode: "4in6in4", PeerStatus: api.PeerStatus{State: api.State{Phase: api.Up, Since: began, Local: "203.0.113.10", Local6: "fc00::1", TunnelMTU: 1480, IO: "socket"}}}
+	t := api.TunnelStatus{Name: "hub0", Mode: "4in6in4", PeerStatus: api.PeerStatus{State: api.State{Phase: api.Up, Since: began, Local: "203.0.113.10", Local6: "fc00::1", TunnelMTU: 1480, IOState: api.IOState{IO: "socket"}}}}
 	for i := range n {
 		p := api.PeerStatus{Peer: "p" + string(rune('a'+i%26)) + strings.Repeat("x", i/26),
 			State: api.State{Phase: api.Up, Since: began, Remote: "198.51.100.1", PathMTU: 1500},

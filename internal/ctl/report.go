@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -435,11 +436,13 @@ func known(by string) string {
 
 // way describes how packets leave.
 func way(s *api.State) string {
-	if s.IO == "xdp" {
-		return "AF_XDP"
+	names := map[string]string{"xdp": "AF_XDP", "kernel": "the kernel"}
+	is, wanted := cmp.Or(names[s.IO], "a socket"), names[s.IOWanted]
+	switch {
+	case s.IOWhy == "":
+		return is
+	case s.IO == s.IOWanted:
+		return is + ", but not all packets: " + s.IOWhy
 	}
-	if s.IOWhy != "" {
-		return "a socket, not AF_XDP: " + s.IOWhy
-	}
-	return "a socket"
+	return is + ", not " + cmp.Or(wanted, "AF_XDP") + ": " + s.IOWhy
 }

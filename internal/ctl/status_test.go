@@ -104,7 +104,7 @@ func TestAddressUpdate(t *testing.T) {
 func TestReportPaths(t *testing.T) {
 	now := time.Now()
 	s := api.Status{Tunnels: []api.TunnelStatus{{Name: "six0", Mode: "6in4", PeerStatus: api.PeerStatus{
-		State: api.State{Phase: api.Up, Since: now, Local: "192.0.2.2", Remote: "2001:db8::2", Encap: "fou", LocalPort: 5555, Port: 5556, IO: "socket", PathMTU: 1500},
+		State: api.State{Phase: api.Up, Since: now, Local: "192.0.2.2", Remote: "2001:db8::2", Encap: "fou", LocalPort: 5555, Port: 5556, IOState: api.IOState{IO: "socket"}, PathMTU: 1500},
 		Paths: []api.PathStatus{
 			{State: api.State{Phase: api.Down, Since: now.Add(-time.Minute), Local: "192.0.2.1", Remote: "198.51.100.1", PathMTU: 1500, Detail: "3 probes in a row were not answered"}},
 			{Used: true, State: api.State{Phase: api.Up, Since: now.Add(-time.Hour), Local: "192.0.2.2", Remote: "198.51.100.2", Encap: "fou", LocalPort: 5555, Port: 5556}, Liveness: api.Liveness{RTT: 0.0015}, Out: api.Traffic{Packets: 7}},

@@ -198,7 +198,7 @@ func (o *Outbound) push(wire *Wire, pkt transport.Packet, size int) {
 		o.large++
 	}
 	if pkt.Len() > int(wire.MTU) {
-		wire.sentLarge(1)
+		wire.SentLarge(1)
 		o.oversize(wire, pkt, size)
 		return
 	}
@@ -286,12 +286,12 @@ func (o *Outbound) reportLarge() {
 				large++
 			}
 		}
-		wire.sentLarge(large)
+		wire.SentLarge(large)
 	}
 }
 
-// sentLarge counts n packets that not every path carries, if their path's MTU matters.
-func (w *Wire) sentLarge(n uint64) {
+// SentLarge counts n packets that not every path carries, if their path's MTU matters.
+func (w *Wire) SentLarge(n uint64) {
 	if n > 0 && w.Stack.NeedsPathMTU() {
 		w.Path.sentLarge(n)
 	}

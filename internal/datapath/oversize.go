@@ -79,7 +79,7 @@ func (o *Outbound) awaits(wire *Wire, head, body []byte) drop.Reason {
 // pieces sends an inner packet in fragments. It returns those inner fragments whose outer
 // address is not known.
 func (o *Outbound) pieces(wire *Wire, head, body []byte) (unresolved [][]byte) {
-	wire.sentLarge(1)
+	wire.SentLarge(1)
 	o.send() // keep the order of packets
 	o.moment = o.t.Captures.Now()
 	defer o.moment.End()

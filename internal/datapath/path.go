@@ -68,6 +68,19 @@ func (p *Peer) Divide(wires []*Wire, slots *[Slots]uint8) {
 	p.selection.Store(&selection{wires: wires, slots: slots})
 }
 
+// Selected returns the wire that all packets to the peer use now; nil: there is none. Divided
+// says that they use several, by flow.
+func (p *Peer) Selected() (w *Wire, divided bool) {
+	s := p.selection.Load()
+	switch {
+	case s == nil:
+		return p.first.Load().Wire.Load(), false
+	case s.wires == nil:
+		return s.only, false
+	}
+	return nil, true
+}
+
 // wireFor returns the wire for a packet to the peer; nil: there is none. All packets of a
 // flow use the same wire.
 func (p *Peer) wireFor(inner []byte) *Wire {

@@ -50,7 +50,7 @@ func (o *Outbound) cut(wire *Wire, head, body []byte) bool {
 			return false
 		}
 	}
-	wire.sentLarge(1)
+	wire.SentLarge(1)
 	whole := head
 	if len(body) > 0 {
 		whole = append(append(o.spare(3)[:0], head...), body...)

@@ -137,7 +137,7 @@ func TestXDP(t *testing.T) {
 	t.Parallel()
 	h := newHosts(t, 1500)
 	a := start(t, h.a, configA(`io = "xdp"`))
-	b := start(t, h.b, configB(`io = "auto"`))
+	b := start(t, h.b, configB(`io = "xdp"`))
 	leaves := func(d *daemon, by string) {
 		t.Helper()
 		eventually(t, "packets leave by "+by, func() error {

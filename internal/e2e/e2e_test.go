@@ -177,8 +177,27 @@ func launchBy(t *testing.T, ns *rig.Namespace, config string, files map[string]s
 // write replaces the daemon's file in one step.
 func (d *daemon) write(t *testing.T, config string) {
 	t.Helper()
-	must(t, os.WriteFile(d.config+".new", []byte(fmt.Sprintf("[control]\nsocket = %q\n", d.socket)+config), 0o600))
+	must(t, os.WriteFile(d.config+".new", []byte(fmt.Sprintf("[control]\nsocket = %q\n", d.socket)+withIO(config)), 0o600))
 	must(t, os.Rename(d.config+".new", d.config))
+}
+
+// ioEnv names the variable with the io of all tunnels whose configuration has none, so that all
+// tests can be run with each way in which packets are sent and received.
+const ioEnv = "SIXFOUR_TEST_IO"
+
+// withIO adds that to a configuration.
+func withIO(config string) string {
+	io := os.Getenv(ioEnv)
+	if io == "" {
+		return config
+	}
+	tables := strings.SplitAfter(config, "[[tunnel]]\n")
+	for i := 1; i < len(tables); i++ {
+		if own, _, _ := strings.Cut(tables[i], "\n["); !strings.Contains("\n"+own, "\nio ") {
+			tables[i] = fmt.Sprintf("io = %q\n", io) + tables[i]
+		}
+	}
+	return strings.Join(tables, "")
 }
 
 // start starts a daemon and waits until it is ready.

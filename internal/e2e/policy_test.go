@@ -15,8 +15,8 @@ import (
 )
 
 // An IPsec policy, or a routing rule, for the outer protocol applies to the daemon's
-// packets, those of the socket and those with AF_XDP configured. Without them packets are
-// sent by AF_XDP again.
+// packets, those of the socket and those that are configured to bypass the kernel's IP layer.
+// Without them packets bypass it again.
 func TestPolicyByProtocol(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -33,22 +33,25 @@ func TestPolicyByProtocol(t *testing.T) {
 		{kindGRE6, 47, outer6A, outer6B},
 		{kind4in6.with(" without limit", "encap_limit = \"none\"\n"), 4, outer6A, outer6B},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			h := newHosts6(t)
-			d := start(t, h.a, c.atA()+"io = \"auto\"\n")
-			start(t, h.b, c.atB())
-			to := c.toB[0]
-			reachable(t, h.a, to)
-			leavesBy(t, d, "xdp", "")
-			for _, p := range policies(c.protocol, c.local, c.remote) {
-				must(t, h.a.Do(p.add))
-				leavesBy(t, d, "socket", p.name)
-				noAnswer(t, p.name, h.a, to)
-				must(t, h.a.Do(p.remove))
-				leavesBy(t, d, "xdp", "")
+		for _, io := range []string{"xdp", "kernel"} {
+			t.Run(c.name+" "+io, func(t *testing.T) {
+				t.Parallel()
+				h := newHosts6(t)
+				d := start(t, h.a, c.atA()+fmt.Sprintf("io = %q\n", io))
+				start(t, h.b, c.atB())
+				to := c.toB[0]
 				reachable(t, h.a, to)
-			}
-		})
+				leavesBy(t, d, io, "")
+				for _, p := range policies(c.protocol, c.local, c.remote) {
+					must(t, h.a.Do(p.add))
+					leavesBy(t, d, "socket", p.name)
+					noAnswer(t, p.name, h.a, to)
+					must(t, h.a.Do(p.remove))
+					leavesBy(t, d, io, "")
+					reachable(t, h.a, to)
+				}
+			})
+		}
 	}
 }
 

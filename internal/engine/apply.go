@@ -85,6 +85,7 @@ func (e *Engine) replacePeers(r *revision) {
 	}
 	r.t.holdRoutes(held)
 	e.arrivals.Arrange()
+	e.followKernelPeers(r.t, r.touched())
 }
 
 // revised returns the tunnels that change in place.
@@ -112,6 +113,7 @@ func (e *Engine) takeEffect() {
 		e.heartbeat()
 	}
 	e.arrivals.Arrange()
+	e.followKernel()
 }
 
 // open makes an interface without routes: other interfaces may still have them.
@@ -221,21 +223,7 @@ func (e *Engine) shutAll(tunnels []*tunnel) {
 			t.shut()
 		})
 	}
-	done := make(chan struct{})
-	go func() {
-		all.Wait()
-		close(done)
-	}()
-	ticker := time.NewTicker(readiness.Interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-done:
-			return
-		case <-ticker.C:
-			e.heartbeat()
-		}
-	}
+	readiness.Await(&all, e.heartbeat)
 }
 
 // shut removes the tunnel's paths, interface and sockets.
@@ -337,9 +325,10 @@ func (t *tunnel) retire(e *Engine) {
 		p.far.Stop()
 	}
 	t.agent.End()
+	t.kernel.Remove()
 	e.forget(slices.Collect(t.paths()))
 	for p := range t.paths() {
-		e.keeper.Mark(p.life)
+		p.Keeper.Mark(p.Life)
 	}
 }
 

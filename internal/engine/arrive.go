@@ -31,8 +31,7 @@ func (e *Engine) arriving() iter.Seq[arrival.Path] {
 func (e *Engine) receives(a arrival.Path, first bool) {
 	p := a.(*path)
 	if first {
-		p.t.finder.Notify()
-		p.t.keeper.Mark(p.life)
+		p.Changed()
 	}
 	e.runAgent(p)
 }

@@ -42,7 +42,7 @@ func (e *Engine) Ping(ctx context.Context, r api.PingRequest, each func(api.Ping
 		return err
 	}
 	p := peer.inUse()
-	return p.echo.Ping(ctx, p, r, each)
+	return p.Echo.Ping(ctx, p, r, each)
 }
 
 // ProbeMTU searches for the largest packet that reaches a peer unfragmented, and calls
@@ -54,7 +54,7 @@ func (e *Engine) ProbeMTU(ctx context.Context, peer string, each func(api.MTUPro
 		return api.MTUResult{}, err
 	}
 	p := of.inUse()
-	return p.echo.SearchMTU(ctx, p, peer, each)
+	return p.Echo.SearchMTU(ctx, p, peer, each)
 }
 
 // Relay returns the relay or router of an automatic tunnel to which packets go now: the
@@ -66,7 +66,7 @@ var errRemoved = errors.New("a reload has removed or replaced it: try again")
 
 // Unreachable returns why nothing can be sent to a peer.
 func (p *path) Unreachable() error {
-	if p.t.finder.HasForgotten(p.search) {
+	if p.IsForgotten() {
 		return errRemoved
 	}
 	if phase, detail := p.report.Phase(); phase == api.Waiting {

@@ -21,7 +21,7 @@
 //   - control.Server.closing and metrics.snapshots.gatherMu, held during an answer;
 //     process.mu of cmd/sixfourd, held during a reload, which waits for the control loop;
 //     running.mu, the lock of the Engine
-//   - running.mu; pathchoice.Chooser.mu; report.Path.mu or report.Reloads.mu; events.Log.mu
+//   - running.mu; pathchoice.Chooser.mu; kernelpath.Set.mu; report.Path.mu or report.Reloads.mu; events.Log.mu
 //   - running.mu; agents.Runner.mu; capture.Clock.mu, capture.Tap.mu, or wait.FD.use
 //   - running.mu; tunif.overflow.mu; rtnl.Conn.mu
 //   - running.mu; capture.Set.mu; capture.Tap.mu

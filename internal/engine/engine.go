@@ -22,6 +22,7 @@ import (
 	"sixfour/internal/gateway"
 	"sixfour/internal/hostwatch"
 	"sixfour/internal/keepalive"
+	"sixfour/internal/kernelpath"
 	"sixfour/internal/meeting"
 	"sixfour/internal/names"
 	"sixfour/internal/netcfg"
@@ -102,6 +103,7 @@ type host struct {
 type kernel struct {
 	shield  hostwatch.Shield // suppresses the kernel's own ICMP errors
 	gateway *gateway.Applier
+	carrier *kernelpath.Set // carries packets in the kernel
 }
 
 // New prepares the tunnels of a configuration. It changes nothing on the system; Run
@@ -130,6 +132,8 @@ func New(cfg *config.Config, log *zap.Logger) (*Engine, error) {
 	e.meetings.Use(e.arrivals.Sockets)
 	e.keeper = keepalive.New(e.somethingChanged)
 	e.gateway = gateway.NewApplier(cfg.Gateway, log)
+	e.Captures.Changed = func() { e.carrier.Refresh() }
+	e.carrier = kernelpath.New(log)
 	e.names = names.NewQueue(names.NewResolver(e.gateway.Resolver()))
 	e.updates = ddns.NewSet(log, e.gateway.Resolver(), e.events.Add)
 	for i := range cfg.Tunnels {
@@ -149,7 +153,8 @@ func (e *Engine) newTunnel(id int, cfg *config.Tunnel, of int) (*tunnel, error) 
 	if err != nil {
 		return nil, fmt.Errorf("tunnel %s: %w", cfg.Name, err)
 	}
-	t.toLoop, t.report.Events, t.keeper = e.tooLong, &e.events, e.keeper
+	t.kernel = e.carrier.Add(cfg, t.Log, func() bool { return e.Captures.Captures(t.Name) })
+	t.toLoop, t.report.Events, t.workers.Keeper = e.tooLong, &e.events, e.keeper
 	return t, nil
 }
 
@@ -207,6 +212,7 @@ func (e *Engine) Run(ctx context.Context, tell func(readiness.Summary)) (err err
 	e.wg.Go(func() { e.finder.Run(ctx) })
 	e.wg.Go(func() { e.keeper.Run(ctx) })
 	e.wg.Go(func() { e.meetings.Run(ctx) })
+	e.wg.Go(func() { e.carrier.Run(ctx) })
 	e.control(ctx, tell)
 	return nil
 }
@@ -219,7 +225,7 @@ func (e *Engine) begin(t *tunnel) {
 	}
 	if t.only != nil { // the MTUs of its paths are searched from the start
 		for p := range t.paths() {
-			e.finder.Watch(p.search)
+			e.finder.Watch(p.Search)
 		}
 	}
 }
@@ -323,6 +329,7 @@ func (e *Engine) evaluateAll() (complete bool) {
 	e.arrivals.Arrange()
 	e.SetMessages(e.meetings.Update(e.meeting()))
 	e.arrivals.CloseUnusedXDP()
+	e.followKernel()
 	e.shield.Update(e.arrivals.Unknown())
 	e.arrivals.FollowMerging(slices.ContainsFunc(e.tunnels, func(t *tunnel) bool {
 		return t.cfg.Outermost(&t.cfg.Peers[0].Paths[0]).Properties().Summed
@@ -357,8 +364,8 @@ func (e *Engine) evaluatePeers(tunnels []*tunnel) {
 		t.report.LimitWaiting()
 	}
 	for i, p := range peers {
-		p.logIrregularities()
-		p.search.Widen(now)
+		p.report.Irregularities()
+		p.Search.Widen(now)
 		e.arrivals.Expire(p, now)
 		e.evaluate(p, routes[i])
 		e.heartbeat()
@@ -381,6 +388,7 @@ func (e *Engine) interfaceGone() {
 func (e *Engine) close(regular bool) {
 	e.Captures.Close(errDaemonEnds)
 	e.gateway.Close()
+	e.carrier.Close()
 	if regular && e.arrivals.Sockets.Kept.Stores() {
 		e.handOver()
 		shutAll(e.tunnels)
@@ -401,6 +409,7 @@ func (e *Engine) Sandboxed(s api.Sandbox) { e.about.sandbox.Store(&s) }
 
 // Status returns the current state of all tunnels. Any goroutine may call it.
 func (e *Engine) Status() api.Status {
+	e.carrier.Collect()
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	s := api.Status{Version: version.String(), Started: e.about.started, Reloads: e.about.reloads.Status(), Stray: e.Stray.Traffic(), UnknownSources: e.Strangers.List(), Sandbox: e.about.sandbox.Load(), Gateway: e.gateway.Status()}

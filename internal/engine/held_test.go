@@ -89,7 +89,7 @@ func TestHeldByOnePeer(t *testing.T) {
 	must(err)
 	t.Cleanup(func() { tun.Link.Close() })
 	p.peer.cfg.Paths[0].Remote.Addr = netip.MustParseAddr("203.0.113.20")
-	tun.keeper, tun.report.Events = keepalive.New(func() {}), new(events.Log)
+	tun.workers.Keeper, tun.report.Events = keepalive.New(func() {}), new(events.Log)
 	tun.Lack(nil)
 	e := &Engine{log: zap.NewNop(), running: running{tunnels: []*tunnel{tun}}}
 	e.arrivals = arrivalsOf(e, refusing{})

@@ -10,7 +10,7 @@ import (
 // watchAll follows changes in our own namespace and in those of the tunnels' interfaces, and
 // stops following others.
 func (e *Engine) watchAll(tunnels []*tunnel) {
-	e.watcher.Follow(namespacesOf(tunnels), slices.ContainsFunc(tunnels, (*tunnel).wantsXDP))
+	e.watcher.Follow(namespacesOf(tunnels), slices.ContainsFunc(tunnels, (*tunnel).mayBypass))
 }
 
 // namespacesOf returns the namespaces of the tunnels' interfaces.

@@ -41,10 +41,10 @@ func (s *echoing) SendOne(pkt []byte) error {
 	}
 	m := append([]byte(nil), header.IPv4(pkt).Payload()...)
 	m[0] = icmp.EchoReply4
-	if !s.p.echo.IsReply(m, icmp.EchoReply4) {
+	if !s.p.Echo.IsReply(m, icmp.EchoReply4) {
 		return errors.New("not a probe")
 	}
-	s.p.echo.PassReply(m)
+	s.p.Echo.PassReply(m)
 	return nil
 }
 
@@ -58,7 +58,7 @@ func TestManyLives(t *testing.T) {
 	core, lines := observer.New(zapcore.InfoLevel)
 	k := keepalive.New(func() {})
 	hub := loggedTunnel(config.Tunnel{Name: "hub0", Hub: true}, nil, zap.New(core))
-	hub.keeper, hub.report.Events = k, new(events.Log)
+	hub.workers.Keeper, hub.report.Events = k, new(events.Log)
 	var silent atomic.Bool
 	var sent atomic.Int64
 	for i := range peers {
@@ -134,7 +134,7 @@ func TestManyLives(t *testing.T) {
 func TestDeafUnderLoad(t *testing.T) {
 	k := keepalive.New(func() {})
 	tun := tunnelOf(config.Tunnel{Name: "six0"})
-	tun.keeper, tun.report.Events = k, new(events.Log)
+	tun.workers.Keeper, tun.report.Events = k, new(events.Log)
 	var silent atomic.Bool
 	var sent atomic.Int64
 	p := tun.only.paths[0]

@@ -61,7 +61,7 @@ func (e *Engine) meeting() iter.Seq[*meeting.Path] {
 // followMoves applies what is new about where peers are.
 func (e *Engine) followMoves() {
 	for _, m := range e.meetings.Moves() {
-		if p := m.Owner().(*path); !e.finder.HasForgotten(p.search) && m.Apply() {
+		if p := m.Owner().(*path); !p.IsForgotten() && m.Apply() {
 			e.evaluateOne(p)
 		}
 	}

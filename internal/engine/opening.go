@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"go.uber.org/zap"
@@ -73,16 +71,10 @@ func (e *Engine) followNamespaces() (changed bool) {
 		if t.cfg.Netns == "" || t.Link == nil {
 			continue
 		}
-		id, err := known.Identify(t.cfg.Netns)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		if err := t.NamespaceLost(t.cfg.Netns, known); err != nil {
 			e.namespaceLost(t, err)
-		case err == nil && id != t.Link.Namespace():
-			e.namespaceLost(t, fmt.Errorf("network namespace %s: it was deleted and made again", t.cfg.Netns))
-		default:
-			continue
+			changed = true
 		}
-		changed = true
 	}
 	return changed
 }

@@ -51,6 +51,7 @@ func (e *Engine) evaluateOne(p *path) {
 	e.evaluate(p, e.routesTo([]*path{p})[0])
 	p.t.holdRoutes(before) // the route to the peer may have changed, too
 	e.arrivals.Arrange()
+	e.followKernelPeers(p.t, []*peer{p.peer})
 }
 
 // routesTo returns the routes to peers. A peer without an address has an empty answer. For an
@@ -77,7 +78,7 @@ type tooLong struct {
 func (e *Engine) narrowHop(l tooLong) {
 	route, err := e.router.To(l.dst, l.p.local(), l.p.t.cfg.FwMark)
 	if err == nil {
-		l.p.search.NarrowTo(l.dst.Unmap(), encap.PathMTU(route.MTU))
+		l.p.Search.NarrowTo(l.dst.Unmap(), encap.PathMTU(route.MTU))
 	}
 }
 
@@ -105,7 +106,7 @@ func (p *path) outerRemote() netip.Addr {
 func (e *Engine) applyMTUUpdate(u discovery.Update) {
 	defer close(u.Applied)
 	p := u.Path.Owner.(*path)
-	if e.finder.HasForgotten(p.search) {
+	if p.IsForgotten() {
 		return
 	}
 	p.knownMTU = &u
@@ -116,7 +117,7 @@ func (e *Engine) applyMTUUpdate(u discovery.Update) {
 func (e *Engine) forget(paths []*path) {
 	subjects := make([]*discovery.Subject, len(paths))
 	for i, p := range paths {
-		subjects[i] = p.search
+		subjects[i] = p.Search
 	}
 	e.finder.Forget(subjects...)
 }
@@ -128,8 +129,7 @@ func (p *path) publish(wire *datapath.Wire) {
 	}
 	p.peer.choose()
 	p.Update(wire)
-	p.t.finder.Notify()
-	p.t.keeper.Mark(p.life)
+	p.Changed()
 }
 
 // findWire returns the path that the peer should have now: the present one if nothing
@@ -214,7 +214,7 @@ func (e *Engine) resolve(p *path, layers []encap.Layer) (waiting string) {
 	}
 	l.Remote, l.Resolver = netip.Addr{}, r
 	if m.WatchRelays(l.Local, m.Layer() == len(layers)-1) {
-		p.t.keeper.Mark(p.life)
+		p.Keeper.Mark(p.Life)
 	}
 	return ""
 }

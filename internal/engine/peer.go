@@ -6,6 +6,7 @@ import (
 
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/kernelpath"
 	"sixfour/internal/pathchoice"
 	"sixfour/internal/report"
 )
@@ -17,6 +18,7 @@ type peer struct {
 	cfg     config.Peer                        // the name never changes; the rest follows the rule of tunnel.cfg
 	paths   []*path                            // in the order of cfg.Paths; same rule
 	choice  atomic.Pointer[pathchoice.Chooser] // nil: the peer has had one path only
+	kernel  atomic.Pointer[kernelpath.Peer]    // nil: its packets are not to be carried in the kernel
 	past    *report.Past                       // the paths that were removed; nil: none; same rule
 	changes int                                // of the paths: wires with the checks of former paths are made again
 }
@@ -46,7 +48,7 @@ func (p *peer) setPaths(paths []*path) {
 		return
 	}
 	if c == nil {
-		c = pathchoice.New(&p.Peer)
+		c = pathchoice.New(&p.Peer, func() { p.kernel.Load().Refresh() })
 		p.configure(c)
 		p.choice.Store(c)
 		c.Choose() // what was reported meanwhile
@@ -70,6 +72,7 @@ func (p *peer) choose() {
 	if c := p.choice.Load(); c != nil {
 		c.Choose()
 	}
+	p.kernel.Load().Refresh()
 }
 
 // inUse returns the path that the next packet to the peer may use; without one, the first

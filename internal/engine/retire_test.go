@@ -44,7 +44,7 @@ func TestRetiredTunnelStaysSo(t *testing.T) {
 	if p.Wire.Load() != nil || tun.wires.Senders.Len() > 0 {
 		t.Errorf("a path %+v, %d sockets", p.Wire.Load(), tun.wires.Senders.Len())
 	}
-	if err := p.echo.Ping(t.Context(), p, api.PingRequest{Peer: "gone0"}, nil); !errors.Is(err, errRemoved) {
+	if err := p.Echo.Ping(t.Context(), p, api.PingRequest{Peer: "gone0"}, nil); !errors.Is(err, errRemoved) {
 		t.Errorf("a question: %v", err)
 	}
 	if s, err := tun.Reply.Sender(4); s != nil || !errors.Is(err, net.ErrClosed) {

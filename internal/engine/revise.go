@@ -155,6 +155,15 @@ func (r *revision) moved() (paths []*path) {
 	return paths
 }
 
+// touched returns the peers that are new or have changed.
+func (r *revision) touched() []*peer {
+	peers := slices.Clone(r.fresh)
+	for _, c := range r.changed {
+		peers = append(peers, c.p)
+	}
+	return peers
+}
+
 // put applies the new configuration to the tunnel. The engine's mu must be held.
 func (r *revision) put() {
 	r.become(&r.cfg, r.peers, r.table)
@@ -253,7 +262,7 @@ func (r *revision) finish(e *Engine) {
 		e.removePaths(c.gone)
 		if r.t.only != nil {
 			for _, one := range c.fresh {
-				e.finder.Watch(one.search)
+				e.finder.Watch(one.Search)
 			}
 		}
 	}
@@ -269,6 +278,7 @@ func (e *Engine) removePeers(peers []*peer) {
 		if c := p.choice.Load(); c != nil {
 			c.End()
 		}
+		p.kernel.Load().Remove()
 		paths = append(paths, p.paths...)
 	}
 	e.removePaths(paths)

@@ -15,7 +15,7 @@ func (p *path) reportWire(wire *datapath.Wire) {
 		at := wire.Outer().Kind.Properties().Ports
 		s.Encap, s.LocalPort, s.Port = spec.Encap, at.Local, at.Remote
 	}
-	p.report.Uses(s, p.life.HasChecks(wire), p.t.MTU.Load())
+	p.report.Uses(s, p.Life.HasChecks(wire), p.t.MTU.Load())
 	p.peer.choose() // without probes the path is up only now
 }
 
@@ -58,21 +58,14 @@ func (p *peer) statusOfPaths() api.PeerStatus {
 	for i, one := range p.paths {
 		list[i] = one.status()
 	}
-	if len(list) == 1 {
-		return list[0]
+	s := report.Sum(list, max(0, slices.Index(p.paths, p.inUse())))
+	if len(list) > 1 {
+		s.Paths = p.choice.Load().Status(list)
 	}
-	shown := max(0, slices.Index(p.paths, p.inUse()))
-	s := list[shown]
-	for i := range list {
-		if i != shown {
-			report.Add(&s, &list[i])
-		}
-	}
-	s.Paths = p.choice.Load().Status(list)
 	return s
 }
 
 func (p *path) status() api.PeerStatus {
-	probes, answered := p.echo.Counts()
+	probes, answered := p.Echo.Counts()
 	return p.report.Status(api.Probes{Sent: probes, Answered: answered}, int(p.t.MTU.Load()))
 }

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"net/netip"
+
 	"go.uber.org/zap"
 
 	"sixfour/encap/source"
@@ -12,8 +14,9 @@ import (
 	"sixfour/internal/hostwatch"
 	"sixfour/internal/icmpreply"
 	"sixfour/internal/iface"
-	"sixfour/internal/keepalive"
+	"sixfour/internal/kernelpath"
 	"sixfour/internal/names"
+	"sixfour/internal/observing"
 	"sixfour/internal/ports"
 	"sixfour/internal/report"
 	"sixfour/internal/selfroute"
@@ -38,15 +41,10 @@ type tunnel struct {
 	followed
 	surroundings hostwatch.Surroundings
 	mech         *site.Mechanism // of an automatic tunnel
-	workers
-	report *report.Tunnel
-	toLoop chan<- tooLong // to the control loop; never blocks
-}
-
-// workers are those of the engine that work for all paths.
-type workers struct {
-	finder *discovery.Finder
-	keeper *keepalive.Keeper // nil: no liveness checks
+	workers      observing.Workers
+	report       *report.Tunnel
+	toLoop       chan<- tooLong // to the control loop; never blocks
+	kernel       *kernelpath.Tunnel
 }
 
 // followed is what works for the mechanism of an automatic tunnel. The control loop owns it.
@@ -58,7 +56,7 @@ type followed struct {
 func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *ports.Set, c *capture.Set, log *zap.Logger) (*tunnel, error) {
 	t := &tunnel{
 		Tunnel: &datapath.Tunnel{ID: id, Name: cfg.Name, Queues: queues, Log: log.With(zap.String("tunnel", cfg.Name)), Captures: c},
-		cfg:    cfg, workers: workers{finder: f},
+		cfg:    cfg, workers: observing.Workers{Finder: f},
 	}
 	t.Owner, t.Reserve = t, cfg.Reserve
 	t.wires = wiring.New(&t.cfg, s.NewSenders(queues), queues)
@@ -88,11 +86,7 @@ func newTunnel(id int, cfg config.Tunnel, queues int, f *discovery.Finder, s *po
 
 // newBehind makes the table of a hub's peers from the configured prefixes of each.
 func newBehind(peers []*peer, cfgs []config.Peer) (*source.Peers[*datapath.Peer], error) {
-	list := make([]source.Peer[*datapath.Peer], len(peers))
-	for i, p := range peers {
-		list[i] = source.Peer[*datapath.Peer]{Peer: &p.Peer, Allowed: cfgs[i].Allowed}
-	}
-	return source.NewPeers(list)
+	return source.NewPeersOf(len(peers), func(i int) (*datapath.Peer, []netip.Prefix) { return &peers[i].Peer, cfgs[i].Allowed })
 }
 
 // offload returns the most offloads that the device may enable.

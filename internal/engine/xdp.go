@@ -8,36 +8,35 @@ import (
 	"sixfour/encap"
 	"sixfour/internal/config"
 	"sixfour/internal/datapath"
+	"sixfour/internal/kernelpath"
 	"sixfour/internal/netcfg"
-	"sixfour/internal/wiring"
 	"sixfour/internal/xdpports"
 )
 
 // wantsXDP reports whether a tunnel may use AF_XDP.
-func (t *tunnel) wantsXDP() bool { return t.cfg.IO != config.IOSocket }
+func (t *tunnel) wantsXDP() bool { return t.cfg.IO == config.IOXDP || t.cfg.IO == config.IOAuto }
 
 // findHop returns the next hop through the route's device if the tunnel is to use AF_XDP
 // and the device supports it.
 func (e *Engine) findHop(p *path, l *encap.Layer, route netcfg.Route) datapath.Hop {
 	t := p.t
-	if !t.wantsXDP() || t.automatic() {
+	if !t.wantsXDP() || t.automatic() || kernelpath.Wanted(&t.cfg) && !p.peer.kernel.Load().Refused() {
 		return datapath.Hop{}
 	}
-	var h datapath.Hop
-	err := errUDP
-	if !wiring.HasPorts(l.Kind) {
-		h, err = e.arrivals.XDP.Hop(e.router, l, t.cfg.FwMark, route)
-	}
+	h, err := e.arrivals.XDP.Hop(e.router, l, t.cfg.FwMark, route)
 	p.report.UsesXDP(err, t.cfg.IO == config.IOXDP, errors.Is(err, xdpports.ErrNoNeighbour))
 	return h
 }
 
-var errUDP = errors.New("its packets are UDP, which leaves through a socket of its own")
+// mayBypass reports whether packets of a tunnel may bypass the kernel's IP layer.
+func (t *tunnel) mayBypass() bool { return t.wantsXDP() || kernelpath.Wanted(&t.cfg) }
 
-// readPolicies reads this host's IPsec policies if a tunnel may use AF_XDP.
+// readPolicies reads this host's IPsec policies if packets may bypass the kernel's IP layer.
 func (e *Engine) readPolicies() {
-	if slices.ContainsFunc(e.tunnels, (*tunnel).wantsXDP) {
-		e.arrivals.XDP.ReadPolicies(e.router)
+	if slices.ContainsFunc(e.tunnels, (*tunnel).mayBypass) {
+		policies, err := e.router.Policies()
+		e.arrivals.XDP.SetPolicies(policies, err)
+		e.carrier.SetPolicies(policies, err)
 	}
 }
 

@@ -27,8 +27,9 @@ type Addresses struct {
 // namespaceAddresses are the addresses in one network namespace.
 type namespaceAddresses struct {
 	list  []netcfg.Address
-	nets  *source.HostNets // nil: not known yet
-	fault string           // the last error in reading the addresses
+	hosts []source.HostAddress // the same, for nets
+	nets  *source.HostNets     // nil: not known yet
+	fault string               // the last error in reading the addresses
 }
 
 // Read reads the addresses in our own namespace and in the others of a list, and forgets
@@ -80,7 +81,7 @@ func (a *Addresses) set(namespace string, list []netcfg.Address, err error) {
 			addresses[i].Subnet = netip.Prefix{}
 		}
 	}
-	a.hosts[namespace] = namespaceAddresses{list: list, nets: source.NewHostNets(addresses)}
+	a.hosts[namespace] = namespaceAddresses{list: list, hosts: addresses, nets: source.NewHostNets(addresses)}
 	if namespace == "" {
 		a.setLinks(list)
 	}
@@ -96,6 +97,9 @@ func (a *Addresses) setLinks(list []netcfg.Address) {
 	}
 	slices.SortFunc(a.links, netip.Prefix.Compare)
 }
+
+// List returns the addresses in a namespace. The caller must not change them.
+func (a *Addresses) List(namespace string) []source.HostAddress { return a.hosts[namespace].hosts }
 
 // Links returns the IPv4 addresses in our own namespace, sorted, which mechanisms use.
 func (a *Addresses) Links() []netip.Prefix { return a.links }

@@ -31,7 +31,8 @@ type Prober interface {
 // Chooser chooses among the paths of one peer, which has or had several. Any goroutine that
 // holds no lock of a path may call its methods.
 type Chooser struct {
-	peer *datapath.Peer
+	peer    *datapath.Peer
+	changed func() // called, with mu held, when the peer's packets use other wires
 
 	mu     sync.Mutex // guards the fields below, and the peer's selection
 	paths  []Path
@@ -49,8 +50,9 @@ type part struct {
 	since time.Time // since when it is used, or not used for the same reason
 }
 
-// New returns a Chooser for a peer. SetPaths must be called before any other method.
-func New(peer *datapath.Peer) *Chooser { return &Chooser{peer: peer} }
+// New returns a Chooser for a peer. SetPaths must be called before any other method. Changed is
+// called when the peer's packets use other wires; it must not call the Chooser.
+func New(peer *datapath.Peer, changed func()) *Chooser { return &Chooser{peer: peer, changed: changed} }
 
 // SetPaths sets the paths of the peer, at least one, and the name of the policy that chooses
 // among them. Packets use the same paths as before until the policy chooses others.
@@ -138,6 +140,7 @@ func sameUse(p, o part) bool { return p.Weight == o.Weight && (p.Weight == 0 || 
 
 // use makes the peer's packets use what was chosen. c.mu must be held.
 func (c *Chooser) use() {
+	defer c.changed()
 	parts := c.parts
 	var wires []*datapath.Wire
 	var weights []float64
@@ -206,6 +209,7 @@ func (c *Chooser) End() {
 		c.timer.Stop()
 	}
 	c.peer.Use(nil)
+	c.changed()
 }
 
 // First returns the path that the next packet to the peer may use; without one, the first

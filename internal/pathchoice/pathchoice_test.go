@@ -27,7 +27,7 @@ func newChooser(paths int, policy string) (*Chooser, *events.Log) {
 		r.Place(i, paths)
 		list = append(list, Path{Path: p, Report: r, Weight: 1, Prober: new(prober)})
 	}
-	c := New(new(datapath.Peer))
+	c := New(new(datapath.Peer), func() {})
 	c.SetPaths(list, policy)
 	return c, tun.Events
 }

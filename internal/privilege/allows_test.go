@@ -67,6 +67,8 @@ func TestAllows(t *testing.T) {
 		{"a key elsewhere", reported("https://broker.example/update", "/etc/key"), reported("https://broker.example/update", "/srv/keys/key"),
 			"six.toml:6:14: update_url: the daemon has given up the right to open files in /srv/keys: restart it"},
 		{"a key where it was", reported("https://broker.example/update", "/srv/keys/key"), reported("https://broker.example/update", "/srv/keys/key2"), ""},
+		{"the kernel", "TUNNEL\n", "TUNNEL\nio = \"kernel\"\n",
+			"six.toml:6:6: io: the daemon has given up the right to load BPF programs: restart it"},
 		{"AF_XDP, where it can be", "TUNNEL\n", "TUNNEL\nio = \"auto\"\n", ""},
 		{"what is for the next start", "TUNNEL\n", "[control]\nsocket = \"/srv/s\"\n[security]\nsandbox = \"off\"\nTUNNEL\n", ""},
 	} {

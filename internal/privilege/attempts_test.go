@@ -27,6 +27,7 @@ const (
 	plain role = "plain"
 	netns role = "netns"
 	xdp   role = "xdp"
+	bpf   role = "kernel"
 	open  role = "open" // without a sandbox
 	rules role = "packet filter"
 )
@@ -222,6 +223,7 @@ var attempts = []attempt{
 	{what: "a socket of a protocol that nobody uses", fails: unix.EPERM, try: socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP)},
 	{what: "an AF_XDP socket", fails: unix.EPERM, worksIn: []role{xdp, open}, try: socket(unix.AF_XDP, unix.SOCK_RAW, 0)},
 	{what: "a filter program", fails: unix.EPERM, anyhow: true, worksIn: []role{xdp}, try: mapOfKernel},
+	{what: "an entry of a map", fails: unix.EPERM, worksIn: []role{xdp, bpf, open}, try: entryOfMap},
 	{what: "a TUN device", try: func(place) error {
 		d, err := tun.Open(tun.Settings{Name: "try0", MTU: 1400, Queues: 1})
 		if err == nil {
@@ -271,6 +273,21 @@ func (p place) process() int {
 		panic(err)
 	}
 	return n
+}
+
+// entryOfMap is a look-up in a map that does not exist. It works if the call is allowed.
+func entryOfMap(place) error {
+	attr := struct {
+		fd         uint32
+		_          uint32
+		key, value uint64
+		flags      uint64
+	}{fd: 1 << 30}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_MAP_LOOKUP_ELEM, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno == unix.EBADF {
+		return nil
+	}
+	return errno
 }
 
 // mapOfKernel makes a map for a filter program: bpf(2) with BPF_MAP_CREATE.

@@ -73,8 +73,11 @@ func callsFor(n needs, pid uint32) []call {
 	if n.setns {
 		calls = append(calls, call{unix.SYS_SETNS, oneOf(1, unix.CLONE_NEWNET)})
 	}
-	if n.xdp {
+	switch {
+	case n.xdp:
 		calls = append(calls, call{number: unix.SYS_BPF})
+	case n.kernel: // no program can be loaded any more, and no map made
+		calls = append(calls, call{unix.SYS_BPF, oneOf(0, unix.BPF_MAP_LOOKUP_ELEM, unix.BPF_MAP_UPDATE_ELEM, unix.BPF_MAP_DELETE_ELEM, unix.BPF_LINK_CREATE)})
 	}
 	if n.store {
 		for _, number := range storing {
@@ -113,8 +116,11 @@ func sockets(n needs) []condition {
 	if n.filter {
 		conditions = append(conditions, condition{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_NETFILTER)})
 	}
-	if n.xdp { // AF_XDP must not bypass IPsec, so the kernel is asked for policies
-		conditions = append(conditions, condition{exactly(0, unix.AF_XDP)}, condition{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_XFRM)})
+	if n.xdp {
+		conditions = append(conditions, condition{exactly(0, unix.AF_XDP)})
+	}
+	if n.xdp || n.kernel { // packets must not bypass IPsec, so the kernel is asked for policies
+		conditions = append(conditions, condition{exactly(0, unix.AF_NETLINK), exactly(2, unix.NETLINK_XFRM)})
 	}
 	return conditions
 }

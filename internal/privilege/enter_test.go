@@ -192,6 +192,7 @@ func TestEnter(t *testing.T) {
 		{plain, "", nil, []string{"cap_net_admin", "cap_net_raw"}, "0000000000003000"},
 		{netns, "", []string{`netns = "NAMESPACE"`}, []string{"cap_net_admin", "cap_net_raw", "cap_sys_admin"}, "0000000000203000"},
 		{xdp, "", []string{`io = "auto"`}, []string{"cap_net_admin", "cap_net_raw", "cap_bpf", "cap_ipc_lock"}, "0000008000007000"},
+		{bpf, "", []string{`io = "kernel"`}, []string{"cap_net_admin", "cap_net_raw"}, "0000000000003000"},
 		{plain, "[metrics]\nlisten = \"127.0.0.1:80\"", nil, []string{"cap_net_admin", "cap_net_raw", "cap_net_bind_service"}, "0000000000003400"},
 		{rules, "[security]\npacket_filter = \"on\"", nil, []string{"cap_net_admin", "cap_net_raw"}, "0000000000003000"},
 		{rules, "[gateway]\nmasquerade = \"eth0\"", []string{`address = ["fc00::1/64"]`}, []string{"cap_net_admin", "cap_net_raw"}, "0000000000003000"},

@@ -88,7 +88,8 @@ type needs struct {
 	setns     bool     // an interface is in another namespace
 	names     []string // directories of namespaces
 	processes []string // namespaces in /proc, which can later be reached only through open descriptors
-	xdp       bool
+	xdp       bool     // programs are loaded at any time
+	kernel    bool     // programs that were loaded at the start are attached, and their tables changed
 	filter    bool     // the packet filter: for a gateway, or to suppress ICMP errors of the kernel
 	lowPort   bool     // metrics, or the UDP port of a path, below 1024
 	files     []string // directories of files with secrets and certificates
@@ -113,7 +114,8 @@ func needsOf(cfg *config.Config, file string) needs {
 	for i := range cfg.Tunnels {
 		t := &cfg.Tunnels[i]
 		n.lowPort = n.lowPort || lowPath(t) != nil
-		n.xdp = n.xdp || t.IO != config.IOSocket
+		n.xdp = n.xdp || t.IO == config.IOXDP || t.IO == config.IOAuto
+		n.kernel = n.kernel || t.IO == config.IOKernel || t.IO == config.IOAuto
 		n.store = n.store || len(t.CounterFiles()) > 0
 		for _, f := range t.Files() {
 			n.files = append(n.files, directoriesOf(f)...)
@@ -226,6 +228,8 @@ func (s *Sandbox) lacks(t *config.Tunnel) (key, right string) {
 	switch {
 	case t.IO == config.IOXDP && !s.needs.xdp:
 		return "io", "the right to load a filter program"
+	case t.IO == config.IOKernel && !s.needs.kernel:
+		return "io", "the right to load BPF programs"
 	case dir == "":
 		return "", ""
 	case !s.needs.setns:

@@ -24,6 +24,7 @@ type Path struct {
 
 	lastRoute lastRoute    // used by the control loop only
 	noXDP     string       // why packets do not leave through AF_XDP though they should; the same
+	irregular irregular    // the same
 	refused   atomic.Int64 // when a send failure was last examined, in ns since the epoch
 
 	mu       sync.Mutex // guards the fields below
@@ -32,6 +33,7 @@ type Path struct {
 	trouble  *api.Fault  // the last error; nil: none so far
 	outage   *api.Outage // the last one; nil: none so far
 	doubt    bool        // as in keepalive.Result
+	kernel   inKernel    // whether packets are carried there
 	wasUp    bool        // up at some time since WasUp was last called
 }
 
@@ -150,6 +152,7 @@ func (p *Path) Uses(now api.State, checked bool, tunnelMTU int64) {
 	defer p.mu.Unlock()
 	before := p.state
 	now.Phase, now.Since, now.Detail, now.IOWhy = before.Phase, before.Since, before.Detail, p.noXDP
+	now.IOWanted = wantedXDP(p.noXDP)
 	if !before.Phase.Carries() || !now.SameEnds(before) || before.Phase != api.Up && !checked {
 		now.Phase, now.Since, now.Detail = firstPhase(checked), time.Now(), ""
 	}

@@ -40,7 +40,7 @@ func (p *Path) UsesXDP(err error, must, usual bool) {
 		p.t.noXDP = ""
 	}
 	p.mu.Lock()
-	p.state.IOWhy = p.noXDP
+	p.state.IOWhy, p.state.IOWanted = p.noXDP, wantedXDP(p.noXDP)
 	p.mu.Unlock()
 	if err == nil || p.noXDP == before {
 		return
@@ -55,6 +55,14 @@ func (p *Path) UsesXDP(err error, must, usual bool) {
 		p.t.noXDP = p.noXDP
 	}
 	p.logAt(level, "packets leave through a socket, not through AF_XDP", zap.Error(err))
+}
+
+// wantedXDP returns how packets should leave if there is a reason why they do not.
+func wantedXDP(why string) string {
+	if why == "" {
+		return ""
+	}
+	return "xdp"
 }
 
 // LastError returns the last error after the given time, if there is one.
@@ -95,6 +103,7 @@ func (p *Path) Status(probes api.Probes, tunnelMTU int) api.PeerStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.State, s.Liveness = p.state, p.liveness
+	p.kernel.show(&s.State)
 	if s.State.Phase.Carries() {
 		s.State.TunnelMTU = tunnelMTU
 	}

@@ -69,6 +69,18 @@ func Merge(s *api.TunnelStatus, p api.PeerStatus) {
 	}
 }
 
+// Sum returns the status of a peer from those of its paths: that of the path with the index
+// shown, with the counts of all.
+func Sum(paths []api.PeerStatus, shown int) api.PeerStatus {
+	s := paths[shown]
+	for i := range paths {
+		if i != shown {
+			Add(&s, &paths[i])
+		}
+	}
+	return s
+}
+
 // Add adds the counts of another path of the same peer.
 func Add(s, o *api.PeerStatus) {
 	s.In, s.Out = sum(s.In, o.In), sum(s.Out, o.Out)

@@ -42,7 +42,8 @@ type Tunnel struct {
 	hub  bool
 	log  *zap.Logger
 
-	noXDP string // last logged reason why packets do not leave through AF_XDP; used by the control loop only
+	noXDP    string                 // last logged reason why packets do not leave through AF_XDP; used by the control loop only
+	noKernel atomic.Pointer[string] // the same for the kernel
 
 	repairs        [repairs]atomic.Uint64
 	troubles       *rate.Limiter // limits events about errors

@@ -5,6 +5,8 @@ package tunif
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"sixfour/internal/datapath"
 	"sixfour/internal/iface"
+	"sixfour/internal/netns"
 	"sixfour/internal/report"
 )
 
@@ -149,6 +152,27 @@ func (i *Interface) Close(senders interface{ Close() }) {
 	i.Link = nil
 }
 
+// NamespaceLost returns an error if the namespace of the interface, with a name, does not exist
+// any more, or is another one by now. Known are the namespaces that were identified already.
+func (i *Interface) NamespaceLost(name string, known netns.IDs) error {
+	id, err := known.Identify(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return err
+	case err == nil && id != i.Link.Namespace():
+		return fmt.Errorf("network namespace %s: it was deleted and made again", name)
+	}
+	return nil
+}
+
+// Present returns the index of the interface; 0: there is none now.
+func (i *Interface) Present() int {
+	if i.Link == nil {
+		return 0
+	}
+	return i.Link.Index()
+}
+
 // Touch makes Check look at the interface: it was changed from outside.
 func (i *Interface) Touch() { i.touched.Store(true) }
 
@@ -161,6 +185,16 @@ func (i *Interface) SetMTU(mtu int) {
 		}
 	}
 	i.tunnel.MTU.Store(int64(mtu))
+}
+
+// SetRouteProgram gives the routes into the interface a BPF program, by its descriptor; 0: none.
+func (i *Interface) SetRouteProgram(descriptor int) {
+	if i.Link == nil {
+		return
+	}
+	if err := i.Link.SetRouteProgram(descriptor); err != nil {
+		i.tunnel.Log.Warn("packets are sent by the process though the kernel could: the routes have no program", zap.Error(err))
+	}
 }
 
 // CountOverflow counts the packets for which the queues of the interface had no room since

@@ -53,12 +53,13 @@ type policies struct {
 	err error
 }
 
-// ReadPolicies reads this host's IPsec policies, which Hop uses.
-func (s *Set) ReadPolicies(router *netcfg.Router) {
-	s.policies.Policies, s.policies.err = router.Policies()
-}
+// SetPolicies sets this host's IPsec policies, or the error why they are not known, for Hop.
+func (s *Set) SetPolicies(p netcfg.Policies, err error) { s.policies = policies{p, err} }
 
-var errLinkLocal = errors.New("an end is a link-local address")
+var (
+	errLinkLocal = errors.New("an end is a link-local address")
+	errUDP       = errors.New("its packets are UDP, which leaves through a socket of its own")
+)
 
 // ErrNoNeighbour means that the hardware address of the next hop is not known yet.
 var ErrNoNeighbour = errors.New("is not known yet")
@@ -66,7 +67,10 @@ var ErrNoNeighbour = errors.New("is not known yet")
 // Hop returns the next hop for packets of an outermost layer, with the given mark, through
 // the device of a route. An error says why they must leave through a socket.
 func (s *Set) Hop(router *netcfg.Router, l *encap.Layer, mark uint32, route netcfg.Route) (datapath.Hop, error) {
-	if l.Local.Zone() != "" || l.Remote.Zone() != "" {
+	switch {
+	case l.Kind.Properties().Ports.Local != 0:
+		return datapath.Hop{}, errUDP
+	case l.Local.Zone() != "" || l.Remote.Zone() != "":
 		return datapath.Hop{}, errLinkLocal
 	}
 	if !route.Ethernet {

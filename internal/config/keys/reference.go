@@ -185,7 +185,7 @@ var reference = slices.Concat([]Key{
 	{Table: TableTunnel, Name: "queues", Values: "0 to 64", Default: "0", Meaning: "number of queues of the interface, and of receivers at each local address; 0: one for every two processors, at most 4, for all tunnels together. Only with 1 do fragments keep their order within their flow"},
 	{Table: TableTunnel, Name: "reserve", Values: "1280 to 9000, such as 1500", Meaning: "packets up to this size [pass any path](mtu.md#packets-in-two-pieces), in two pieces where they must; the MTU of the interface is the same. Set it at both ends. Left out: senders are told what the path carries"},
 	{Table: TableTunnel, Name: "offload", Values: "`auto`, `off`", Default: `"auto"`, Meaning: "segmentation offload on the interface; `auto`: if the kernel supports it"},
-	{Table: TableTunnel, Name: "io", Values: "`socket`, `xdp`, `auto`", Default: `"socket"`, Meaning: "how outer packets are sent and received; `auto`: through AF_XDP if that is possible, without a warning if not"},
+	{Table: TableTunnel, Name: "io", Values: "`socket`, `xdp`, `kernel`, `auto`", Default: `"socket"`, Meaning: "how outer packets are sent and received: through sockets, through AF_XDP, or by programs of the daemon in the kernel; `auto`: in the kernel, else through AF_XDP if that is possible, without a warning if not"},
 }, selectReference(), []Key{
 	{Table: TableTunnel, Name: "update_url", Values: "a URL with https", Meaning: "where the outer address is [reported](moving.md) when it changes, as to a service of dynamic DNS; only with `local = \"auto\"`. Left out: nowhere"},
 	{Table: TableTunnel, Name: "update_user", Values: "a text", Needed: "with `update_url`", Meaning: "the user of the account there"},
