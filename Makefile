@@ -51,7 +51,8 @@ check: test ## all tests, as CI runs them
 	$(MAKE) -j2 --output-sync race interop cross
 
 # Those in which no code of the daemon runs beside another, or the same as in other tests.
-NO_RACE    := packaging|differential|manual|imports|importing|peers|doctor
+NO_RACE    := packaging|differential|manual|imports|importing|peers|doctor|configfile|config|config/[a-z]+|address|decode
+NO_RACE    := $(NO_RACE)|encap/[a-z0-9]+/node|encap/(header|framing|fragment|nd|lisp|seal|mape|teredo|sixbed4|sixa44)
 
 # How many packages are tested at a time: on two processors three, because tests wait for most of
 # their time.
