@@ -19,7 +19,8 @@ type evaluation struct {
 	tracked   bool // connection tracking sees the packet
 	left      int  // number of expressions that may still be evaluated
 	registers *registers
-	entered   *chain // the base chain that the packet entered
+	entered   *chain  // the base chain that the packet entered
+	effect    *Effect // the first one; for Affects
 }
 
 // outcome is what may happen to a packet in a chain: it passes the base chain, is
@@ -166,6 +167,7 @@ func (e *evaluation) rule(c *chain, r *rule) (matches ternary, v verdict) {
 		if matches = min(matches, one); matches == no {
 			return no, noVerdict
 		}
+		e.note(c, r, &r.exprs[i])
 		if v != noVerdict {
 			return matches, v
 		}

@@ -210,6 +210,8 @@ func FuzzRule(f *testing.F) {
 		}
 		ch := &chain{family: c.family, table: c.name, name: c.chain, hook: input, rules: []rule{r}}
 		ch.chains = map[string]*chain{c.chain: ch}
-		(&Ruleset{base: []*chain{ch}, steps: 1000}).Judge(in(41))
+		rules := &Ruleset{base: []*chain{ch}, steps: 1000}
+		rules.Judge(in(41))
+		rules.Affects(in(41))
 	})
 }

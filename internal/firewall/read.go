@@ -19,18 +19,43 @@ const answerLimit = 5 * time.Second
 // 16 jumps; if it is unknown whether a rule matches, each of them may double the work.
 const maxSteps = 1 << 18
 
+// Reader reads rules. It stays in the network namespace in which it was opened. It must not be
+// used concurrently.
+type Reader struct {
+	conn   *nftables.Conn
+	socket *nfnetlink.Conn
+}
+
+// Open opens a Reader in the network namespace of the calling thread. Close it after use.
+func Open() (*Reader, error) {
+	r := new(Reader)
+	var err error
+	if r.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *nfnetlink.Conn) error {
+		r.socket = c
+		return nil
+	})); err != nil {
+		return nil, fmt.Errorf("open netlink for nftables: %w", err)
+	}
+	return r, nil
+}
+
+// Close closes the Reader.
+func (r *Reader) Close() error { return r.conn.CloseLasting() }
+
 // Read reads the rules of the network namespace of the calling thread. It needs
 // CAP_NET_ADMIN there.
 func Read() (*Ruleset, error) {
-	var socket *nfnetlink.Conn
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *nfnetlink.Conn) error {
-		socket = c
-		return nil
-	}))
+	r, err := Open()
 	if err != nil {
-		return nil, fmt.Errorf("open netlink for nftables: %w", err)
+		return nil, err
 	}
-	defer func() { _ = conn.CloseLasting() }()                              // the connection was only read
+	defer func() { _ = r.Close() }() // the connection was only read
+	return r.Read()
+}
+
+// Read reads the rules. It needs CAP_NET_ADMIN in the network namespace.
+func (r *Reader) Read() (*Ruleset, error) {
+	conn, socket := r.conn, r.socket
 	limit := func() { _ = socket.SetDeadline(time.Now().Add(answerLimit)) } // fails only if it is closed
 	limit()
 	list, err := conn.ListChains()

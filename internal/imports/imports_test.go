@@ -58,6 +58,7 @@ var rules = map[string][]string{
 	"sixfour/internal/ports":        {"sixfour/encap/header", "sixfour/transport"},
 	"sixfour/internal/probe":        {"sixfour/encap", "sixfour/encap/header", "sixfour/encap/icmp"},
 	"sixfour/internal/firewall":     {"sixfour/encap/header"},
+	"sixfour/internal/bypass":       {"sixfour/encap/header", "sixfour/internal/firewall"},
 	"sixfour/internal/address":      {"sixfour/encap/header", "sixfour/encap/mape", "sixfour/encap/sixbed4", "sixfour/encap/resolve"},
 
 	"sixfour/internal/config":           {"sixfour/encap", "sixfour/encap/framing", "sixfour/encap/mape", "sixfour/encap/resolve", "sixfour/internal/config/problem"},
