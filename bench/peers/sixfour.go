@@ -13,6 +13,7 @@ import (
 var paths = []struct{ name, lines string }{
 	{"sixfour", ``},
 	{"sixfour-xdp", `io = "xdp"`},
+	{"sixfour-kernel", `io = "kernel"`},
 	{"sixfour-fou", "[[tunnel.path]]\nencap = \"fou\"\nport = 5555\nlocal_port = 5555"},
 }
 
