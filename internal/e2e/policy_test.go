@@ -33,9 +33,12 @@ func TestPolicyByProtocol(t *testing.T) {
 		{kindGRE6, 47, outer6A, outer6B},
 		{kind4in6.with(" without limit", "encap_limit = \"none\"\n"), 4, outer6A, outer6B},
 	} {
-		for _, io := range []string{"xdp", "kernel"} {
+		ios := []string{"xdp"}
+		if c.protocol == 47 { // one of each IP version is enough
+			ios = append(ios, "kernel")
+		}
+		for _, io := range ios {
 			t.Run(c.name+" "+io, func(t *testing.T) {
-				t.Parallel()
 				h := newHosts6(t)
 				d := start(t, h.a, c.atA()+fmt.Sprintf("io = %q\n", io))
 				start(t, h.b, c.atB())
