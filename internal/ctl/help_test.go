@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"unicode/utf8"
 
@@ -55,4 +56,17 @@ func TestWrap(t *testing.T) {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
+}
+
+// Trees of commands are made at the same time, as by tests that run in parallel.
+func TestRoots(t *testing.T) {
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if len(Root().Commands()) == 0 {
+				t.Error("no commands")
+			}
+		})
+	}
+	all.Wait()
 }

@@ -59,9 +59,12 @@ func Main() int {
 const long = `Shows what a running sixfourd does, and changes it. It connects to the control socket of the daemon (--socket PATH, default
 /run/sixfour/control.sock), which root and the group sixfour may open.`
 
-// Root returns sixfourctl with all its commands. Each call makes a new tree.
+// The help shows the commands in the order of the list. Cobra has one setting for all trees, so it
+// is set once and not in Root, which several goroutines may call.
+func init() { cobra.EnableCommandSorting = false }
+
+// Root returns sixfourctl with all its commands. Each call makes a new tree. Any goroutine may call it.
 func Root() *cobra.Command {
-	cobra.EnableCommandSorting = false
 	cmd := &cobra.Command{
 		Use:               "sixfourctl",
 		Short:             "Show and change what a running sixfourd does",
